@@ -1,0 +1,47 @@
+"""The four hyperparameters: their defaults and what they may be."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+from chainer.optimizer import Hyperparameter as _ChainerHyperparameter
+
+DEFAULTS = {"lr": 1e-4, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
+
+
+class Hyperparameter(_ChainerHyperparameter):
+    """Chainer's hyperparameter set, which refuses a value of the four that cannot work when it is assigned.
+
+    Accepted are real numbers and zero-dimensional arrays of them, kept as they are given.
+
+    Raises:
+        TypeError: The value is not a real number.
+        ValueError: The value is NaN, infinite, or negative where it must not be; lr may be (ascent).
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in DEFAULTS:
+            _check(name, value)
+        super().__setattr__(name, value)
+
+    def as_floats(self) -> dict[str, float]:
+        """The four values, own or inherited, as Python floats.
+
+        A NumPy float64 scalar would make float64 temporaries of float32 arrays on NumPy 2.
+        """
+        return {name: float(getattr(self, name)) for name in DEFAULTS}
+
+
+def _check(name: str, value: Any) -> None:
+    required = f"{name} must be a finite number" + ("" if name == "lr" else " >= 0")
+    is_real_array = getattr(value, "shape", None) == () and value.dtype.kind in "iuf"
+    if not (isinstance(value, numbers.Real) or is_real_array):
+        raise TypeError(f"{required}, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or (name != "lr" and number < 0):
+        raise ValueError(f"{required}, got {value!r}")

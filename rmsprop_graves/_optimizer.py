@@ -1,0 +1,100 @@
+"""The optimizer of a whole model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chainer.optimizer import GradientMethod, HyperparameterProxy
+
+from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
+from rmsprop_graves._update_rule import RMSpropGravesRule
+
+
+class RMSpropGraves(GradientMethod):
+    r"""Alex Graves's RMSprop: scaled by the gradient's running deviation, with momentum.
+
+    Every element :math:`w` of a parameter, with gradient :math:`x`, follows
+
+    .. math::
+
+        n &\leftarrow \alpha n + (1 - \alpha) x^2 \\
+        g &\leftarrow \alpha g + (1 - \alpha) x \\
+        \Delta &\leftarrow \mu \Delta - \mathrm{lr}\, x / \sqrt{\max(n - g^2, 0) + \epsilon} \\
+        w &\leftarrow w + \Delta
+
+    from :math:`n = g = \Delta = 0`. On a CPU, float32 and float64 parameters and states have the same bits as
+    those of ``chainer.optimizers.RMSpropGraves``, but where rounding makes :math:`n - g^2` negative: there
+    Chainer's become NaN or far too large. float16 is computed in float32.
+
+    Args:
+        lr: Step size; already inside the momentum term.
+        alpha: Decay rate of the running mean of the gradient and of its square.
+        momentum: Decay rate :math:`\mu` of the step :math:`\Delta`.
+        eps: Added inside the root, so in units of squared gradient. With 0, an element whose gradient has not
+            varied yet divides by zero.
+
+    Raises:
+        TypeError: A value is not a real number.
+        ValueError: A value is NaN or infinite, or alpha, momentum or eps is negative.
+
+    Example:
+        >>> model = chainer.links.Linear(3, 2)
+        >>> optimizer = RMSpropGraves(lr=1e-3).setup(model)
+        >>> optimizer.update(lambda x: F.sum(model(x) ** 2), numpy.ones((1, 3), 'f'))
+        >>> optimizer.t
+        1
+
+    References:
+        A. Graves, Generating Sequences With Recurrent Neural Networks, arXiv 1308.0850, 2013, section 4.2.
+    """
+
+    def __init__(
+        self,
+        lr: float = DEFAULTS["lr"],
+        alpha: float = DEFAULTS["alpha"],
+        momentum: float = DEFAULTS["momentum"],
+        eps: float = DEFAULTS["eps"],
+    ) -> None:
+        super().__init__()
+        self.hyperparam = Hyperparameter()
+        self.hyperparam.lr = lr
+        self.hyperparam.alpha = alpha
+        self.hyperparam.momentum = momentum
+        self.hyperparam.eps = eps
+
+    lr = HyperparameterProxy("lr")
+    alpha = HyperparameterProxy("alpha")
+    momentum = HyperparameterProxy("momentum")
+    eps = HyperparameterProxy("eps")
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in DEFAULTS)
+        return f"{type(self).__name__}({values})"
+
+    def create_update_rule(self) -> RMSpropGravesRule:
+        """A rule whose hyperparameters are this optimizer's until they are set on the rule itself."""
+        return RMSpropGravesRule(self.hyperparam)
+
+    def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:
+        """Updates every parameter once.
+
+        Args:
+            lossfun: Called with the other arguments; the gradients of what it returns are used. Without it,
+                the gradients that the parameters hold are.
+            *args: Given to ``lossfun``.
+            **kwds: Given to ``lossfun``.
+
+        Raises:
+            RuntimeError: The optimizer is not set up.
+        """
+        self._check_set_up()
+        super().update(lossfun, *args, **kwds)
+
+    def serialize(self, serializer: Any) -> None:
+        """Saves or loads t, epoch, and each rule's t and state, not the parameters themselves.
+
+        Raises:
+            RuntimeError: The optimizer is not set up.
+        """
+        self._check_set_up()
+        super().serialize(serializer)

@@ -1,0 +1,91 @@
+"""One parameter's state and step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chainer
+import numpy
+from chainer.optimizer import UpdateRule
+
+from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
+from rmsprop_graves.kernels import numpy as numpy_kernel
+
+_default_hyperparam = Hyperparameter()
+for _name, _value in DEFAULTS.items():
+    setattr(_default_hyperparam, _name, _value)
+
+
+class RMSpropGravesRule(UpdateRule):
+    """Update rule of one parameter; see :class:`RMSpropGraves` for the formula.
+
+    The state holds ``n``, ``g`` and ``delta``, arrays of the parameter's shape and dtype that are updated in
+    place and start at zero.
+
+    Args:
+        parent_hyperparam: Where values not given here come from; the defaults if it is not given either.
+        lr: Step size of this parameter.
+        alpha: Decay rate of ``n`` and ``g``.
+        momentum: Decay rate of ``delta``.
+        eps: Added inside the root.
+
+    Raises:
+        TypeError: A value is not a real number.
+        ValueError: A value is NaN or infinite, or alpha, momentum or eps is negative.
+    """
+
+    # Read by Chainer: no element of the step depends on another.
+    is_elementwise = True
+
+    def __init__(
+        self,
+        parent_hyperparam: Any = None,
+        lr: float | None = None,
+        alpha: float | None = None,
+        momentum: float | None = None,
+        eps: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.hyperparam = Hyperparameter(parent_hyperparam or _default_hyperparam)
+        for name, value in (("lr", lr), ("alpha", alpha), ("momentum", momentum), ("eps", eps)):
+            if value is not None:
+                setattr(self.hyperparam, name, value)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={getattr(self.hyperparam, name)!r}" for name in DEFAULTS)
+        return f"<{type(self).__name__}({values}) t={self.t}{'' if self.enabled else ' disabled'}>"
+
+    def init_state(self, param: Any) -> None:
+        """Sets ``n``, ``g`` and ``delta`` to zeros on the parameter's device."""
+        with chainer.using_device(param.device):
+            for name in ("n", "g", "delta"):
+                self.state[name] = param.device.xp.zeros_like(param.data)
+
+    def update_core_cpu(self, param: Any) -> None:
+        """Steps a parameter whose arrays are NumPy's.
+
+        Raises:
+            TypeError: An array is not NumPy's, such as iDeep's.
+        """
+        if param.grad is None:
+            return
+        arrays = self._arrays(param)
+        for array in arrays:
+            # A NumPy ufunc cannot write into an iDeep array.
+            if not isinstance(array, numpy.ndarray):
+                raise TypeError(
+                    f"parameter {param.name}: the update on a CPU takes numpy.ndarray, found "
+                    f"{type(array).__module__}.{type(array).__qualname__}; move the model with model.to_cpu()"
+                )
+        numpy_kernel.step(*arrays, **self.hyperparam.as_floats())
+
+    def update_core_gpu(self, param: Any) -> None:
+        """Steps a parameter whose arrays are CuPy's."""
+        if param.grad is None:
+            return
+        from rmsprop_graves.kernels import cupy as cupy_kernel
+
+        cupy_kernel.step(*self._arrays(param), **self.hyperparam.as_floats())
+
+    def _arrays(self, param: Any) -> tuple[Any, Any, Any, Any, Any]:
+        return param.data, param.grad, self.state["n"], self.state["g"], self.state["delta"]

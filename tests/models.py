@@ -1,0 +1,44 @@
+"""Small models and the arrays of their optimizers."""
+
+from __future__ import annotations
+
+import chainer
+import numpy
+
+
+class Arrays(chainer.Link):
+    """A link whose parameters are copies of the arrays given, named p0, p1, ..."""
+
+    def __init__(self, *arrays):
+        """Makes one parameter of each array."""
+        super().__init__()
+        with self.init_scope():
+            for i, array in enumerate(arrays):
+                setattr(self, f"p{i}", chainer.Parameter(numpy.array(array)))
+
+    def set_grads(self, *grads):
+        """Gives each parameter its gradient."""
+        for i, grad in enumerate(grads):
+            getattr(self, f"p{i}").grad = grad
+
+
+def arrays_of(optimizer):
+    """Every array that training goes on from: {'/p0': parameter, '/p0/n': state, ...}."""
+    found = {}
+    for path, param in optimizer.target.namedparams():
+        found[path] = param.array
+        for name, state in (param.update_rule.state or {}).items():
+            found[f"{path}/{name}"] = state
+    return found
+
+
+def assert_same_bits(actual, expected):
+    """Asserts that two dicts of arrays hold the same bits; a NaN equals any NaN."""
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        other = actual[name]
+        assert other.dtype == array.dtype and other.shape == array.shape, name
+        # NaNs are equal here, and so are 0.0 and -0.0; bytes are not compared, for longdouble has padding.
+        numpy.testing.assert_array_equal(other, array, err_msg=name)
+        numbers = ~numpy.isnan(array)
+        numpy.testing.assert_array_equal(numpy.signbit(other[numbers]), numpy.signbit(array[numbers]), err_msg=name)
