@@ -1,0 +1,78 @@
+"""python -m rmsprop_graves SCRIPT [ARGS]: an unmodified Chainer script on this optimizer."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import warnings
+from importlib import metadata
+
+import rmsprop_graves
+from rmsprop_graves import _launch
+
+_DESCRIPTION = """\
+Runs a Chainer program as python would, unmodified: Chainer is importable on today's Python and
+NumPy, and chainer.optimizers.RMSpropGraves is this project's."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m rmsprop_graves",
+        usage="%(prog)s SCRIPT [ARGS ...]\n       %(prog)s -m MODULE [ARGS ...]\n       %(prog)s --info",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-m", dest="is_module", action="store_true", help="run a module, as python -m does")
+    parser.add_argument("--info", action="store_true", help="print versions, devices and which kernel serves which")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {rmsprop_graves.__version__}")
+    parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+
+    if options.info:
+        print(_info())
+    elif not options.program:
+        parser.error("a MODULE is required after -m" if options.is_module else "a SCRIPT is required")
+    elif options.is_module:
+        _launch.run_module(options.program[0], options.program[1:])
+    else:
+        _launch.run_script(options.program[0], options.program[1:])
+
+
+def _info() -> str:
+    with warnings.catch_warnings():
+        # Chainer warns of what CuPy lacks; what is there is printed below.
+        warnings.simplefilter("ignore")
+        import chainer
+        import numpy
+        from chainer.backends import cuda
+
+    lines = {
+        "rmsprop_graves": rmsprop_graves.__version__,
+        "Python": f"{platform.python_version()}, {sys.executable}",
+        "NumPy": numpy.__version__,
+        "Chainer": chainer.__version__,
+        "CuPy": cuda.cupy.__version__ if cuda.available else f"none usable ({cuda._resolution_error})",
+        "Numba": _version_of("numba"),
+        "@numpy": f"{platform.machine()}, stepped by rmsprop_graves.kernels.numpy",
+    }
+    if cuda.available:
+        runtime = cuda.cupy.cuda.runtime
+        try:
+            for device in range(runtime.getDeviceCount()):
+                name = runtime.getDeviceProperties(device)["name"].decode()
+                lines[f"@cupy:{device}"] = f"{name}, stepped by rmsprop_graves.kernels.cupy"
+        except runtime.CUDARuntimeError as error:
+            lines["@cupy"] = f"no device ({error})"
+    return "\n".join(f"{name:<16}{value}" for name, value in lines.items())
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    main()

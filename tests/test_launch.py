@@ -1,0 +1,305 @@
+"""python -m rmsprop_graves: programs run as under python itself, with this optimizer in Chainer."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import pytest
+
+import rmsprop_graves
+
+LAUNCHER = ["-m", "rmsprop_graves"]
+
+
+def run(*arguments, cwd, options=()):
+    """What python does with the arguments."""
+    command = [sys.executable, *options, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def assert_as_under_python(*arguments, cwd, options=()):
+    """Under the launcher and under python itself: the same output, errors and exit status. Returns the output."""
+    launched = run(*LAUNCHER, *arguments, cwd=cwd, options=options)
+    plain = run(*arguments, cwd=cwd, options=options)
+    assert (launched.stdout, launched.stderr, launched.returncode) == (plain.stdout, plain.stderr, plain.returncode)
+    return launched
+
+
+def write(folder, name, code):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(textwrap.dedent(code))
+    return path
+
+
+WHO_AM_I = """
+    import sys
+    print(sys.argv)
+    print(sys.path[:2])
+    print(sorted(name for name in globals()))
+    for name in ("__name__", "__file__", "__package__", "__doc__", "__cached__"):
+        print(name, globals().get(name))
+    print(__spec__ and (__spec__.name, __spec__.origin), type(__loader__).__name__)
+    print(sys.modules["__main__"].__dict__ is globals(), type(__builtins__))
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "-m", "--info", "--", "-h", "b c"]], ids=["none", "like options"])
+def test_a_script_sees_what_it_sees_under_python(tmp_path, arguments):
+    """sys.argv, sys.path, and every attribute of the main module, from its own folder and from another."""
+    write(tmp_path, "program/script.py", WHO_AM_I)
+    assert_as_under_python("program/script.py", *arguments, cwd=tmp_path)
+    assert_as_under_python("script.py", *arguments, cwd=tmp_path / "program")
+
+
+@pytest.mark.parametrize("module", ["module", "package", "package.inside"])
+def test_a_module_sees_what_it_sees_under_python(tmp_path, module):
+    """A module, a package with a __main__, and a module of a package with its relative imports."""
+    write(tmp_path, "module.py", WHO_AM_I)
+    write(tmp_path, "package/__init__.py", "")
+    write(tmp_path, "package/__main__.py", WHO_AM_I)
+    write(tmp_path, "package/other.py", "value = 3")
+    write(tmp_path, "package/inside.py", WHO_AM_I + "    from .other import value\n    print(value)\n")
+    assert_as_under_python("-m", module, "a", "-m", cwd=tmp_path)
+
+
+def test_a_folder_and_a_zip_file_run_their_main(tmp_path):
+    """As python takes them in place of a script."""
+    main = write(tmp_path, "folder/__main__.py", WHO_AM_I)
+    assert "__main__" in assert_as_under_python("folder", "a", cwd=tmp_path).stdout
+    with zipfile.ZipFile(tmp_path / "program.zip", "w") as archive:
+        archive.write(main, "__main__.py")
+    assert_as_under_python("program.zip", "a", cwd=tmp_path)
+
+
+def test_a_symbolic_link_puts_the_folder_of_its_target_on_the_path(tmp_path):
+    """As python resolves it."""
+    script = write(tmp_path, "program/script.py", WHO_AM_I)
+    (tmp_path / "link.py").symlink_to(script)
+    assert_as_under_python("link.py", cwd=tmp_path)
+
+
+def test_isolated_mode_keeps_the_scripts_folder_off_the_path(tmp_path):
+    """python -I, where this package is found only if it is installed."""
+    write(tmp_path, "script.py", WHO_AM_I)
+    installed = run("-c", "import rmsprop_graves", cwd=tmp_path, options=["-I"]).returncode == 0
+    if not installed:
+        pytest.skip("the package is not installed but found through PYTHONPATH, which -I ignores")
+    assert_as_under_python("script.py", cwd=tmp_path, options=["-I"])
+
+
+EXITS = {
+    "end": "print('end')",
+    "status": "import sys; sys.exit(3)",
+    "message": "import sys; sys.exit('a message')",
+    "error": "def f():\n    1 / 0\nf()",
+    "chained error": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise KeyError('x') from e",
+    "syntax error": "a = \nb",
+    "interrupt": "import atexit\natexit.register(print, 'bye')\nraise KeyboardInterrupt",
+    "own hook": "import sys\nsys.excepthook = lambda *e: print('hook', e[0], e[2].tb_lineno, e[1].__traceback__ is e[2])\n1/0",
+    "atexit": "import atexit, sys\natexit.register(lambda: print(sys.modules['__main__'].__name__, sys.argv))",
+    "not utf-8": "# coding: latin-1\nprint(len('\u00e9'))",
+}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_every_way_to_end_is_as_under_python(tmp_path, how):
+    """Output, exit status and traceback, without a frame of the launcher; as a script and as a module."""
+    (tmp_path / "script.py").write_text(EXITS[how], encoding="utf-8")
+    assert_as_under_python("script.py", cwd=tmp_path)
+    if how != "syntax error":
+        assert_as_under_python("-m", "script", cwd=tmp_path)
+
+
+def test_a_program_that_is_not_there_is_reported_as_python_does(tmp_path):
+    """A script, a module, a folder without a main."""
+    (tmp_path / "empty").mkdir()
+    for arguments in (["nothing.py"], ["-m", "nothing"], ["-m", "empty.nothing"], ["empty"]):
+        result = assert_as_under_python(*arguments, cwd=tmp_path)
+        assert result.returncode in (1, 2)
+        assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_ends_a_program_as_under_python(tmp_path):
+    """A real SIGINT while it runs: it dies of the signal, after its traceback and its exit handlers."""
+    write(
+        tmp_path,
+        "script.py",
+        """
+        import atexit, time
+        atexit.register(print, "bye", flush=True)
+        print("ready", flush=True)
+        for _ in range(600):
+            time.sleep(0.1)
+        """,
+    )
+    for launcher in (LAUNCHER, []):
+        with subprocess.Popen(
+            [sys.executable, *launcher, "script.py"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate()
+        assert stdout == "bye\n"
+        assert process.returncode == -signal.SIGINT
+        assert stderr.rstrip().endswith("KeyboardInterrupt")
+        assert "rmsprop_graves" not in stderr
+
+
+CHAINER_SCRIPT = """
+    import os, sys
+    os.environ["CHAINER_SEED"] = "1"
+    assert "chainer" not in sys.modules
+    import chainer
+    from chainer.optimizers import RMSpropGraves
+    from chainer.optimizers.rmsprop_graves import RMSpropGraves as Original
+    assert RMSpropGraves is chainer.optimizers.RMSpropGraves
+    print(RMSpropGraves.__module__, Original.__module__, Original().create_update_rule().__module__)
+    optimizer = RMSpropGraves(lr=0.5).setup(chainer.links.Linear(1, 1))
+    print(optimizer)
+"""
+
+
+def test_an_unmodified_script_gets_this_optimizer_and_chainers_stays_whole(tmp_path):
+    """And Chainer is imported by the script, not before it: it may set what Chainer reads at import."""
+    write(tmp_path, "script.py", CHAINER_SCRIPT)
+    for arguments in (["script.py"], ["-m", "script"]):
+        result = run(*LAUNCHER, *arguments, cwd=tmp_path)
+        assert result.stderr == ""
+        ours, chainers, chainers_rule, optimizer = result.stdout.replace("\n", " ", 1).split(maxsplit=3)
+        assert ours.startswith("rmsprop_graves.")
+        assert chainers == chainers_rule == "chainer.optimizers.rmsprop_graves"
+        assert optimizer == "RMSpropGraves(lr=0.5, alpha=0.95, momentum=0.9, eps=0.0001)\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("fork", ["script.py"]),
+        ("spawn", ["script.py"]),
+        ("forkserver", ["script.py"]),
+        ("spawn", ["-m", "script"]),
+        ("forkserver", ["-m", "package"]),
+    ],
+)
+def test_child_processes_see_the_same(tmp_path, method, arguments):
+    """The main module's functions, sys.argv, and this optimizer; also in a child of a child."""
+    code = f"""
+        import multiprocessing, sys, chainer
+
+        def work(depth):
+            print(depth, sys.argv[1:], __name__, chainer.optimizers.RMSpropGraves.__module__, flush=True)
+            if depth:
+                start(depth - 1)
+
+        def start(depth):
+            process = multiprocessing.get_context("{method}").Process(target=work, args=(depth,))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+        if __name__ == "__main__":
+            start(1)
+        """
+    write(tmp_path, "script.py", code)
+    # A package's __main__ is not run again in a child, so its functions live in a module of it.
+    write(tmp_path, "package/__init__.py", "")
+    write(tmp_path, "package/work.py", code)
+    write(tmp_path, "package/__main__.py", "from package.work import start\nstart(1)\n")
+    result = run(*LAUNCHER, *arguments, "a", "b", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    main = {"fork": "__main__"}.get(method, "__mp_main__") if "package" not in arguments else "package.work"
+    assert result.stdout.splitlines() == [
+        f"{depth} ['a', 'b'] {main} rmsprop_graves._optimizer" for depth in (1, 0)
+    ]
+
+
+def test_pickled_objects_of_the_main_module_come_back_from_a_pool(tmp_path):
+    """A class defined in the script crosses to a spawned worker and back."""
+    write(
+        tmp_path,
+        "script.py",
+        """
+        import multiprocessing, chainer
+
+        class Result:
+            def __init__(self, value):
+                self.value = value
+
+        def square(result):
+            return Result(result.value ** 2)
+
+        if __name__ == "__main__":
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                results = pool.map(square, [Result(2), Result(3)])
+            print([r.value for r in results], {type(r) is Result for r in results})
+        """,
+    )
+    result = run(*LAUNCHER, "script.py", cwd=tmp_path)
+    assert (result.stdout, result.returncode) == ("[4, 9] {True}\n", 0), result.stderr
+
+
+def test_info_names_versions_devices_and_kernels(tmp_path):
+    """What a bug report needs."""
+    result = run(*LAUNCHER, "--info", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith(" "))
+    assert lines["rmsprop_graves"] == rmsprop_graves.__version__
+    assert lines["Python"].startswith(".".join(map(str, sys.version_info[:3])))
+    import chainer
+    import numpy
+
+    assert lines["Chainer"] == chainer.__version__
+    assert lines["NumPy"] == numpy.__version__
+    assert lines["@numpy"].endswith("stepped by rmsprop_graves.kernels.numpy")
+    assert {"CuPy", "Numba"} <= lines.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "a SCRIPT is required"), (["-m"], "a MODULE is required after -m"), (["--nonsense"], "--nonsense")],
+    ids=["nothing", "-m alone", "unknown option"],
+)
+def test_a_wrong_command_line_is_explained(tmp_path, arguments, message):
+    """In the usual form, with the usage and exit status 2."""
+    result = run(*LAUNCHER, *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("usage: python -m rmsprop_graves SCRIPT")
+    assert message in result.stderr
+
+
+def test_help_and_version_are_printed(tmp_path):
+    """To standard output."""
+    assert "Runs a Chainer program as python would" in run(*LAUNCHER, "--help", cwd=tmp_path).stdout
+    assert run(*LAUNCHER, "--version", cwd=tmp_path).stdout.endswith(f"{rmsprop_graves.__version__}\n")
+
+
+def test_the_launched_program_trains_as_chainer_alone_would(tmp_path):
+    """A whole script: its output under the launcher and with Chainer's class put back are the same."""
+    code = """
+        import chainer, numpy
+        {}
+        numpy.random.seed(0)
+        model = chainer.links.Linear(3, 2)
+        optimizer = chainer.optimizers.RMSpropGraves(1e-2).setup(model)
+        optimizer.add_hook(chainer.optimizer_hooks.GradientClipping(1.0))
+        for _ in range(20):
+            x = numpy.random.standard_normal((4, 3)).astype("f")
+            optimizer.update(lambda: chainer.functions.sum(model(x) ** 2))
+        print(type(optimizer).__module__, model.W.array.tobytes().hex(), model.b.array.tobytes().hex())
+        """
+    back = "chainer.optimizers.RMSpropGraves = chainer.optimizers.rmsprop_graves.RMSpropGraves"
+    write(tmp_path, "ours.py", code.format(""))
+    write(tmp_path, "chainers.py", code.format(back))
+    ours, chainers = (run(*LAUNCHER, script, cwd=tmp_path) for script in ("ours.py", "chainers.py"))
+    assert ours.stdout.split()[0] == "rmsprop_graves._optimizer"
+    assert chainers.stdout.split()[0] == "chainer.optimizers.rmsprop_graves"
+    assert ours.stdout.split()[1:] == chainers.stdout.split()[1:]
