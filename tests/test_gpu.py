@@ -1,0 +1,340 @@
+"""What only a GPU can show: the CUDA kernel run, and Chainer's machinery around it.
+
+The bounds, and the same arithmetic without a GPU, are in bounds.py and test_cupy_kernel.py.
+"""
+
+from __future__ import annotations
+
+import chainer
+import cpp
+import numpy
+import pytest
+from bounds import DEFAULTS, ENTRIES, ROUNDOFF, SETTINGS, Run, gradients, start_at
+from chainer.backends import cuda
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from models import Arrays, arrays_of
+
+from rmsprop_graves import RMSpropGraves
+from rmsprop_graves.kernels import cupy as kernel
+from rmsprop_graves.kernels import numpy as numpy_kernel
+
+pytestmark = pytest.mark.gpu
+
+GPU = "@cupy:0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def xp():
+    """CuPy, where it has a device; without one, every test here is skipped and says why."""
+    try:
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount() == 0:
+            pytest.skip("CuPy finds no CUDA device")
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"CuPy finds no CUDA device: {str(error).splitlines()[0]}")
+    # Chainer turns itself off without a word where a library such as libcublas is missing.
+    assert cuda.available, f"Chainer cannot use CuPy: {cuda._resolution_error}"
+    return cupy
+
+
+def on_gpu(xp, arrays):
+    """Copies of a dict of arrays."""
+    return {name: xp.asarray(array) for name, array in arrays.items()}
+
+
+def on_cpu(arrays):
+    """Copies of a dict of arrays."""
+    return {name: cuda.to_cpu(array).copy() for name, array in arrays.items()}
+
+
+def assert_same(actual, expected):
+    """Asserts that two dicts of arrays, wherever they are, hold the same numbers; a NaN equals a NaN."""
+    assert actual.keys() == expected.keys()
+    for name, array in on_cpu(actual).items():
+        numpy.testing.assert_array_equal(array, cuda.to_cpu(expected[name]), err_msg=name)
+
+
+# The kernel
+
+
+@pytest.mark.parametrize("hyperparameters", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_every_entry_is_within_the_bound_of_the_numpy_kernel(xp, dtype, hyperparameters):
+    """At each of 100 steps, and both are within it of the rule in float64."""
+    param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
+    ours, numpys, exact = on_gpu(xp, start_at(param)), start_at(param), Run(param, dtype, **hyperparameters)
+    for grad in gradients(dtype, 100):
+        kernel.step(grad=xp.asarray(grad), **ours, **hyperparameters)
+        numpy_kernel.step(grad=grad, **numpys, **hyperparameters)
+        exact.step(grad)
+        exact.assert_met_by(on_cpu(ours), numpys)
+
+
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_it_has_the_bits_of_the_same_text_in_cpp(xp, dtype, tmp_path, monkeypatch):
+    """Nothing is left to the compiler, so what g++ shows without a GPU holds on it; no number here is subnormal."""
+    in_cpp = cpp.kernels(tmp_path, "-ffp-contract=off")
+    param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
+    ours, cpps = on_gpu(xp, start_at(param)), start_at(param)
+    for grad in gradients(dtype, 50):
+        kernel.step(grad=xp.asarray(grad), **ours, **DEFAULTS)
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel, "_kernel", in_cpp.__getitem__)
+            kernel.step(grad=grad, **cpps, **DEFAULTS)
+    assert_same(ours, cpps)
+
+
+def strided(xp, array):
+    """A view of every other element."""
+    room = xp.zeros([2 * length for length in array.shape], array.dtype)
+    view = room[tuple(slice(None, None, 2) for _ in array.shape)]
+    view[...] = xp.asarray(array)
+    return view
+
+
+LAYOUTS = {
+    "fortran": lambda xp, array: xp.asfortranarray(xp.asarray(array)),
+    "strided": strided,
+    "transposed": lambda xp, array: xp.ascontiguousarray(xp.asarray(array).T).T,
+    "reversed": lambda xp, array: xp.ascontiguousarray(xp.asarray(array)[::-1])[::-1],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_any_memory_layout_gives_the_bits_of_the_contiguous_one(xp, dtype, layout):
+    """With every array in the layout, and with one alone; each is written through."""
+    rng = numpy.random.RandomState(0)
+    arrays = {**start_at(rng.standard_normal((4, 5, 6)).astype(dtype)), "grad": numpy.ones((4, 5, 6), dtype)}
+    contiguous = on_gpu(xp, arrays)
+    kernel.step(**contiguous, **DEFAULTS)
+    for odd in (tuple(arrays), ("param",), ("grad",), ("delta",)):
+        laid_out = {
+            name: LAYOUTS[layout](xp, array) if name in odd else xp.asarray(array) for name, array in arrays.items()
+        }
+        assert not laid_out[odd[0]].flags.c_contiguous
+        kernel.step(**laid_out, **DEFAULTS)
+        assert_same(laid_out, contiguous)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,)], ids=str)
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_tiny_shapes_are_stepped(xp, dtype, shape):
+    """Without dimensions as the element of a vector, and without elements as nothing."""
+    arrays = {**start_at(numpy.ones(shape, dtype)), "grad": numpy.ones(shape, dtype)}
+    ours, vector = on_gpu(xp, arrays), on_gpu(xp, {name: array.reshape(-1) for name, array in arrays.items()})
+    kernel.step(**ours, **DEFAULTS)
+    kernel.step(**vector, **DEFAULTS)
+    assert all(array.shape == shape for array in ours.values())
+    assert_same({name: array.reshape(-1) for name, array in ours.items()}, vector)
+
+
+def test_a_broadcast_gradient_is_only_read(xp):
+    """Chainer's backward of a sum hands one out: every stride is zero."""
+    ours, full = (on_gpu(xp, start_at(numpy.ones((30, 50), "f4"))) for _ in range(2))
+    two = xp.full((), 2, "f4")
+    kernel.step(grad=xp.broadcast_to(two, (30, 50)), **ours, **DEFAULTS)
+    kernel.step(grad=xp.full((30, 50), 2, "f4"), **full, **DEFAULTS)
+    assert_same(ours, full)
+    assert two == 2
+
+
+@pytest.mark.parametrize("bad", [numpy.nan, numpy.inf, -numpy.inf], ids=str)
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(xp, dtype, bad):
+    """It is not hidden: the parameter becomes NaN."""
+    arrays = on_gpu(xp, start_at(numpy.ones(5, dtype)))
+    grad = xp.ones(5, dtype)
+    grad[2] = bad
+    kernel.step(grad=grad, **arrays, **DEFAULTS)
+    numpy.testing.assert_array_equal(cuda.to_cpu(xp.isnan(arrays["param"])), [False, False, True, False, False])
+
+
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_gradients_that_settle_never_give_nan(xp, dtype):
+    """Whether n and g come to rest from below or from above, where rounding leaves n below g^2."""
+    low = xp.asarray(numpy.random.RandomState(0).uniform(50, 100, 2000).astype(dtype))
+    for first in (low, 2 * low):
+        arrays = on_gpu(xp, start_at(numpy.zeros(2000, dtype)))
+        for i in range(450):
+            kernel.step(grad=first if i < 50 else low, **arrays, **DEFAULTS)
+        assert all(bool(xp.isfinite(array).all()) for array in arrays.values())
+
+
+def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp):
+    """A gradient that its stream has yet to write is read after it is; the host goes on at once."""
+    spin = xp.RawKernel(
+        'extern "C" __global__ void spin(long long cycles) {'
+        " long long start = clock64(); while (clock64() - start < cycles) {} }",
+        "spin",
+    )
+    expected, arrays = (on_gpu(xp, start_at(numpy.zeros(1000, "f4"))) for _ in range(2))
+    kernel.step(grad=xp.ones(1000, "f4"), **expected, **DEFAULTS)
+    spin((1,), (1,), (numpy.int64(1),))
+    grad = xp.zeros(1000, "f4")
+    xp.cuda.Device().synchronize()
+    # The default stream does not wait for a non-blocking one, so a step on it would find zeros.
+    stream = xp.cuda.Stream(non_blocking=True)
+    with stream:
+        # About half a second.
+        spin((1,), (1,), (numpy.int64(800_000_000),))
+        grad.fill(1)
+        kernel.step(grad=grad, **arrays, **DEFAULTS)
+        stepped = xp.cuda.Event()
+        stepped.record()
+    assert not stepped.done
+    stepped.synchronize()
+    assert_same(arrays, expected)
+
+
+# Chainer's machinery
+
+
+def train(optimizer, gradient_steps):
+    """Updates the model once with each list of gradients, moved to its device."""
+    device = optimizer.target.p0.device
+    for grads in gradient_steps:
+        optimizer.target.set_grads(*(device.send(grad) for grad in grads))
+        optimizer.update()
+    return optimizer
+
+
+def model_and_gradients(dtype="f4", steps=6):
+    """A model of two parameters, and gradients for it."""
+    rng = numpy.random.RandomState(0)
+    shapes = (3, 4), (5,)
+    model = Arrays(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
+    return model, [[rng.standard_normal(shape).astype(dtype) for shape in shapes] for _ in range(steps)]
+
+
+def assert_close(actual, expected, dtype="f4"):
+    """Asserts that two dicts of arrays differ by a few roundings; the bound proper is tested above."""
+    assert actual.keys() == expected.keys()
+    tolerance = {"f2": 1e-2, "f4": 1e-5, "f8": 1e-13}[dtype]
+    for name, array in on_cpu(actual).items():
+        numpy.testing.assert_allclose(array, cuda.to_cpu(expected[name]), tolerance, tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_a_model_on_the_gpu_is_trained_there(dtype):
+    """States are made on its device and updated in place, as the parameters are."""
+    model, steps = model_and_gradients(dtype)
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    model.to_device(GPU)
+    optimizer = train(RMSpropGraves(lr=1e-2).setup(model), steps[:1])
+    before = arrays_of(optimizer)
+    train(optimizer, steps[1:])
+    after = arrays_of(optimizer)
+    assert all(after[name] is array for name, array in before.items())
+    device = chainer.get_device(GPU)
+    assert all(device.is_array_supported(array) for array in after.values())
+    assert_close(after, arrays_of(expected), dtype)
+
+
+@pytest.mark.parametrize(("first", "second"), [(GPU, "@numpy"), ("@numpy", GPU)], ids=["gpu to cpu", "cpu to gpu"])
+def test_a_checkpoint_goes_on_where_the_other_device_stopped(tmp_path, first, second):
+    """An npz written on one and read on the other, by an optimizer before its first update and by one after two."""
+    model, steps = model_and_gradients()
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    model.to_device(first)
+    stopped = train(RMSpropGraves(lr=1e-2).setup(model), steps[:3])
+    chainer.serializers.save_npz(str(tmp_path / "optimizer.npz"), stopped)
+    chainer.serializers.save_npz(str(tmp_path / "model.npz"), model)
+    for updates_before in (0, 2):
+        other = model_and_gradients()[0]
+        other.to_device(second)
+        resumed = train(RMSpropGraves(lr=1e-2).setup(other), steps[:updates_before])
+        chainer.serializers.load_npz(str(tmp_path / "optimizer.npz"), resumed)
+        chainer.serializers.load_npz(str(tmp_path / "model.npz"), other)
+        train(resumed, steps[3:])
+        assert resumed.t == 6
+        assert_close(arrays_of(resumed), arrays_of(expected))
+
+
+def test_a_model_that_moves_between_devices_takes_its_states_along():
+    """From the CPU to the GPU and back, within one training."""
+    model, steps = model_and_gradients()
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    optimizer = RMSpropGraves(lr=1e-2).setup(model)
+    for device, part in (("@numpy", steps[:2]), (GPU, steps[2:4]), ("@numpy", steps[4:])):
+        model.to_device(device)
+        train(optimizer, part)
+        assert all(chainer.get_device(device).is_array_supported(array) for array in arrays_of(optimizer).values())
+    assert_close(arrays_of(optimizer), arrays_of(expected))
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [chainer.optimizer_hooks.WeightDecay(0.1), chainer.optimizer_hooks.GradientClipping(0.5)],
+    ids=["weight decay", "clipping"],
+)
+def test_hooks_run_before_the_step(hook):
+    """As on the CPU."""
+    runs = []
+    for device in ("@numpy", GPU):
+        model, steps = model_and_gradients()
+        model.to_device(device)
+        optimizer = RMSpropGraves(lr=1e-2).setup(model)
+        optimizer.add_hook(hook)
+        runs.append(arrays_of(train(optimizer, steps)))
+    assert_close(runs[1], runs[0])
+
+
+def test_fp32_update_keeps_float32_masters_of_float16_parameters():
+    """The steps are those of a float32 model, and only the parameters are rounded to halves."""
+    model, steps = model_and_gradients("f2")
+    wide = Arrays(*(param.array.astype("f4") for param in (model.p0, model.p1)))
+    wide.to_device(GPU)
+    expected = arrays_of(
+        train(RMSpropGraves(lr=1e-2).setup(wide), [[g.astype("f4") for g in grads] for grads in steps])
+    )
+    model.to_device(GPU)
+    optimizer = RMSpropGraves(lr=1e-2).setup(model)
+    optimizer.use_fp32_update()
+    actual = arrays_of(train(optimizer, steps))
+    for name, array in on_cpu(expected).items():
+        assert actual[name].dtype == ("f4" if name.count("/") == 2 else "f2")
+        numpy.testing.assert_array_equal(cuda.to_cpu(actual[name]), array.astype(actual[name].dtype), err_msg=name)
+
+
+def test_loss_scaling_is_taken_out_before_the_step():
+    """A power of two, so that it leaves no rounding: the bits are those without it."""
+    runs = []
+    for scale in (None, 256.0):
+        model, steps = model_and_gradients()
+        model.to_device(GPU)
+        optimizer = RMSpropGraves(lr=1e-2).setup(model)
+        if scale is not None:
+            optimizer.set_loss_scale(scale)
+        device = chainer.get_device(GPU)
+        for grads in steps:
+            optimizer.update(loss_with_gradients, model, [device.send(grad) for grad in grads])
+        runs.append(arrays_of(optimizer))
+    assert_same(runs[1], runs[0])
+
+
+def loss_with_gradients(model, grads):
+    """A loss of which the parameters' gradients are those given."""
+    return chainer.functions.sum(model.p0 * grads[0]) + chainer.functions.sum(model.p1 * grads[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_chainers_own_class_is_within_the_bound_on_a_gpu(dtype):
+    """A coarser one: in float32 its kernel takes 1 - alpha, of which rounding leaves 1 - alpha as many digits."""
+    param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
+    exact = Run(param, dtype, **DEFAULTS, coarser=1 / (1 - DEFAULTS["alpha"]))
+    optimizers = [optimizer.setup(Arrays(param)) for optimizer in (RMSpropGraves(), ChainerRMSpropGraves())]
+    for optimizer in optimizers:
+        optimizer.target.to_device(GPU)
+    rng = numpy.random.RandomState(1)
+    for _ in range(50):
+        grad = rng.standard_normal(2000).astype(dtype)
+        for optimizer in optimizers:
+            train(optimizer, [[grad]])
+        exact.step(grad)
+    runs = []
+    for optimizer in optimizers:
+        arrays = on_cpu(arrays_of(optimizer))
+        runs.append({"param": arrays["/p0"], **{name: arrays[f"/p0/{name}"] for name in ENTRIES[1:]}})
+    exact.assert_met_by(*runs)
