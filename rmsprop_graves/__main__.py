@@ -17,6 +17,7 @@ NumPy, and chainer.optimizers.RMSpropGraves is this project's."""
 
 
 def main() -> None:
+    """Runs what the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m rmsprop_graves",
         usage="%(prog)s SCRIPT [ARGS ...]\n       %(prog)s -m MODULE [ARGS ...]\n       %(prog)s --info",

@@ -77,7 +77,7 @@ class _RepairingLoader(SourceFileLoader):
     # The interpreter's bytecode cache belongs to the unrepaired source, so it is neither read nor written.
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        tree = _Repair(_REPAIRS[fullname]).visit(ast.parse(self.get_data(path), path))
+        tree: Any = _Repair(_REPAIRS[fullname]).visit(ast.parse(self.get_data(path), path))
         code: CodeType = compile(tree, path, "exec", dont_inherit=True)
         return code
 
@@ -128,7 +128,9 @@ def make_importable() -> None:
             for name in [name for name in sys.modules if name.startswith(package + ".")]:
                 del sys.modules[name]
     if "chainer" not in sys.modules and importlib.util.find_spec("chainer") is None:
-        raise ImportError(f"rmsprop_graves needs Chainer 7, which is not installed. To install it:\n  {_INSTALL_COMMAND}")
+        raise ImportError(
+            f"rmsprop_graves needs Chainer 7, which is not installed. To install it:\n  {_INSTALL_COMMAND}"
+        )
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
 

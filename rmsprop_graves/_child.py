@@ -15,5 +15,4 @@ elif _module and _module.rpartition(".")[2] != "__main__":
 else:
     # As multiprocessing: a __main__.py has no guard against being run again, so it is not. Nor is this module,
     # which a child of this child would otherwise take for the program.
-    __spec__ = None
-    del __file__
+    globals().update(__spec__=None, __file__=None)

@@ -26,7 +26,7 @@ class Hyperparameter(_ChainerHyperparameter):
             _check(name, value)
         super().__setattr__(name, value)
 
-    def as_floats(self) -> dict[str, float]:
+    def as_floats(self) -> dict[str, Any]:
         """The four values, own or inherited, as Python floats.
 
         A NumPy float64 scalar would make float64 temporaries of float32 arrays on NumPy 2.

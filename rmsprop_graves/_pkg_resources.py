@@ -15,11 +15,11 @@ class ResolutionError(Exception):
     """A requirement is not met."""
 
 
-class DistributionNotFound(ResolutionError):
+class DistributionNotFound(ResolutionError):  # noqa: N818 - the name that Chainer asks for
     """The required distribution is not installed."""
 
 
-class VersionConflict(ResolutionError):
+class VersionConflict(ResolutionError):  # noqa: N818
     """The required distribution is installed in another version."""
 
 

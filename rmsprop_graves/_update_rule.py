@@ -59,7 +59,7 @@ class RMSpropGravesRule(UpdateRule):
         """Sets ``n``, ``g`` and ``delta`` to zeros on the parameter's device."""
         with chainer.using_device(param.device):
             for name in ("n", "g", "delta"):
-                self.state[name] = param.device.xp.zeros_like(param.data)
+                self.state[name] = param.device.xp.zeros_like(param.array)
 
     def update_core_cpu(self, param: Any) -> None:
         """Steps a parameter whose arrays are NumPy's.
@@ -67,9 +67,9 @@ class RMSpropGravesRule(UpdateRule):
         Raises:
             TypeError: An array is not NumPy's, such as iDeep's.
         """
-        if param.grad is None:
-            return
         arrays = self._arrays(param)
+        if arrays is None:
+            return
         for array in arrays:
             # A NumPy ufunc cannot write into an iDeep array.
             if not isinstance(array, numpy.ndarray):
@@ -81,11 +81,18 @@ class RMSpropGravesRule(UpdateRule):
 
     def update_core_gpu(self, param: Any) -> None:
         """Steps a parameter whose arrays are CuPy's."""
-        if param.grad is None:
+        arrays = self._arrays(param)
+        if arrays is None:
             return
+        # Imported here, so that CuPy is needed only where there is a CuPy array.
         from rmsprop_graves.kernels import cupy as cupy_kernel
 
-        cupy_kernel.step(*self._arrays(param), **self.hyperparam.as_floats())
+        cupy_kernel.step(*arrays, **self.hyperparam.as_floats())
 
-    def _arrays(self, param: Any) -> tuple[Any, Any, Any, Any, Any]:
-        return param.data, param.grad, self.state["n"], self.state["g"], self.state["delta"]
+    def _arrays(self, param: Any) -> tuple[Any, ...] | None:
+        """The arrays of a step in the kernels' order; None without a gradient, as Chainer then does nothing."""
+        grad = param.grad
+        if grad is None:
+            return None
+        state = self.state
+        return param.array, grad, state["n"], state["g"], state["delta"]

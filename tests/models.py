@@ -37,7 +37,7 @@ def assert_same_bits(actual, expected):
     assert actual.keys() == expected.keys()
     for name, array in expected.items():
         other = actual[name]
-        assert other.dtype == array.dtype and other.shape == array.shape, name
+        assert (other.dtype, other.shape) == (array.dtype, array.shape), name
         # NaNs are equal here, and so are 0.0 and -0.0; bytes are not compared, for longdouble has padding.
         numpy.testing.assert_array_equal(other, array, err_msg=name)
         numbers = ~numpy.isnan(array)

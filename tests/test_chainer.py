@@ -94,7 +94,7 @@ def test_chainers_version_check_answers_as_pkg_resources_did():
         chainer.__version__,
     ]
     assert _pkg_resources.get_distribution("NumPy").version == version
-    with pytest.raises(_pkg_resources.VersionConflict, match="numpy<1.0 is required"):
+    with pytest.raises(_pkg_resources.VersionConflict, match=r"numpy<1\.0 is required"):
         _pkg_resources.WorkingSet().require("numpy<1.0")
     with pytest.raises(_pkg_resources.DistributionNotFound, match="no-such-thing is not installed"):
         _pkg_resources.require("no-such-thing")
@@ -113,7 +113,7 @@ def test_chainer_still_warns_of_a_cupy_that_it_does_not_know(monkeypatch):
 
     monkeypatch.setattr(_pkg_resources, "require", require)
     monkeypatch.setattr(_pkg_resources, "get_distribution", lambda name: _pkg_resources.metadata.distribution("numpy"))
-    with pytest.warns(UserWarning, match="CuPy .cupy. version .* may not be compatible"):
+    with pytest.warns(UserWarning, match=r"CuPy \(cupy\) version .* may not be compatible"):
         check.check()
     assert any(requirement.startswith("ideep4py") for requirement in asked)
 
@@ -204,7 +204,7 @@ def test_importing_this_package_alone_does_not_import_chainer():
     run_python("""
         import sys
         import rmsprop_graves
-        heavy = {name.partition(".")[0] for name in sys.modules} & {"chainer", "chainerx", "numpy", "cupy", "packaging"}
+        heavy = {"chainer", "chainerx", "numpy", "cupy", "packaging"} & set(sys.modules)
         assert not heavy, heavy
     """)
 

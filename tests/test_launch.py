@@ -100,7 +100,7 @@ EXITS = {
     "chained error": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise KeyError('x') from e",
     "syntax error": "a = \nb",
     "interrupt": "import atexit\natexit.register(print, 'bye')\nraise KeyboardInterrupt",
-    "own hook": "import sys\nsys.excepthook = lambda *e: print('hook', e[0], e[2].tb_lineno, e[1].__traceback__ is e[2])\n1/0",
+    "own hook": "import sys\nsys.excepthook = lambda *e: print(e[0], e[2].tb_lineno, e[1].__traceback__ is e[2])\n1/0",
     "atexit": "import atexit, sys\natexit.register(lambda: print(sys.modules['__main__'].__name__, sys.argv))",
     "not utf-8": "# coding: latin-1\nprint(len('\u00e9'))",
 }
@@ -217,9 +217,7 @@ def test_child_processes_see_the_same(tmp_path, method, arguments):
     result = run(*LAUNCHER, *arguments, "a", "b", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     main = {"fork": "__main__"}.get(method, "__mp_main__") if "package" not in arguments else "package.work"
-    assert result.stdout.splitlines() == [
-        f"{depth} ['a', 'b'] {main} rmsprop_graves._optimizer" for depth in (1, 0)
-    ]
+    assert result.stdout.splitlines() == [f"{depth} ['a', 'b'] {main} rmsprop_graves._optimizer" for depth in (1, 0)]
 
 
 def test_pickled_objects_of_the_main_module_come_back_from_a_pool(tmp_path):

@@ -90,9 +90,7 @@ def test_the_golden_values_of_keras_are_met():
     """Keras's own test of centered RMSprop: ten parameters of 1, a small gradient, then 0.1 to 1.0 four times."""
     gradients = [numpy.full(10, 0.01)] + [numpy.arange(1, 11) / 10] * 4
     for steps, golden in enumerate([0.9967, 0.9933, 0.9908, 0.9885, 0.9864], start=1):
-        optimizer = train(
-            RMSpropGraves, numpy.ones(10), gradients[:steps], lr=1e-3, alpha=0.9, momentum=0.0, eps=1e-7
-        )
+        optimizer = train(RMSpropGraves, numpy.ones(10), gradients[:steps], lr=1e-3, alpha=0.9, momentum=0.0, eps=1e-7)
         # They are given to four decimals, for gradients that differ in the fourth.
         numpy.testing.assert_allclose(optimizer.target.p0.array, golden, rtol=0, atol=2e-4)
 

@@ -107,9 +107,10 @@ def test_what_lies_between_the_elements_of_a_strided_array_is_left_alone():
 def test_tiny_shapes_are_stepped_as_elements_of_a_vector(shape, dtype):
     """Also without dimensions, where NumPy 1 would compute float32 in float64, and without elements."""
     arrays = random_arrays(shape, dtype)
-    expected = {name: array.reshape(shape) for name, array in stepped(
-        {name: array.reshape(-1) for name, array in arrays.items()}
-    ).items()}
+    expected = {
+        name: array.reshape(shape)
+        for name, array in stepped({name: array.reshape(-1) for name, array in arrays.items()}).items()
+    }
     for _ in range(3):
         kernel.step(**arrays, **HYPERPARAMETERS)
     assert_same_bits(arrays, expected)

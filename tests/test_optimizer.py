@@ -166,7 +166,7 @@ def test_repr_shows_the_values_and_can_be_evaluated():
 )
 def test_what_needs_a_model_says_so_before_setup(call):
     """In Chainer's words."""
-    with pytest.raises(RuntimeError, match="^Optimizer is not set up. Call `setup` method.$"):
+    with pytest.raises(RuntimeError, match=r"^Optimizer is not set up\. Call `setup` method\.$"):
         call(RMSpropGraves())
 
 
@@ -559,7 +559,7 @@ def test_an_array_that_numpy_cannot_write_into_is_refused_by_its_type():
     param.grad = numpy.ones(1, "f4")
     optimizer.update()
     param.update_rule.state["n"] = Mdarray()
-    with pytest.raises(TypeError, match="parameter p0: .* takes numpy.ndarray, found ideep4py.*Mdarray; .*to_cpu"):
+    with pytest.raises(TypeError, match=r"parameter p0: .* takes numpy\.ndarray, found ideep4py.*Mdarray; .*to_cpu"):
         param.update_rule.update_core_cpu(param)
 
 

@@ -40,29 +40,28 @@ def step(
         momentum: Decay rate of ``delta``.
         eps: Added inside the root, so in units of squared gradient.
     """
-    arrays = (param, grad, n, g, delta)
-    dtype = param.dtype.newbyteorder("=")
-    if dtype == numpy.float16:
-        dtype = numpy.dtype(numpy.float32)
+    dtype = param.dtype
+    is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype and dtype.isnative and dtype.itemsize > 2
     # NumPy 1 computes a float32 array of no dimensions with a Python float in float64; nditer gives it one.
-    if 0 < param.ndim and param.size <= BLOCK and all(array.dtype == dtype for array in arrays):
-        _step_block(*arrays, lr, alpha, momentum, eps)
+    if is_uniform and param.size <= BLOCK and param.ndim > 0:
+        _step_block(param, grad, n, g, delta, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
         return
+    compute_dtype = numpy.float32 if dtype == numpy.float16 else dtype.newbyteorder("=")
     blocks = numpy.nditer(
-        arrays,
+        [param, grad, n, g, delta],
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=[["readwrite"], ["readonly"], ["readwrite"], ["readwrite"], ["readwrite"]],
-        op_dtypes=[dtype] * len(arrays),
+        op_dtypes=[compute_dtype] * 5,
         casting="same_kind",
         buffersize=BLOCK,
     )
     with blocks:
         for block in blocks:
-            _step_block(*block, lr, alpha, momentum, eps)
+            _step_block(*block, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
 
 
 def _step_block(
-    param: Any, grad: Any, n: Any, g: Any, delta: Any, lr: float, alpha: float, momentum: float, eps: float
+    param: Any, grad: Any, n: Any, g: Any, delta: Any, *, lr: float, alpha: float, momentum: float, eps: float
 ) -> None:
     t = (1 - alpha) * grad
     g *= alpha

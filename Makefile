@@ -1,0 +1,50 @@
+# make demo and make test need only python3, make and a package registry.
+# PYTHON=python3.12 make test picks an interpreter; PYTEST='-k hooks' make test picks tests.
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= examples,test
+# What else to install, such as numpy==1.22.0.
+WITH ?=
+PYTEST ?= -n auto
+
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml README.md $(shell find rmsprop_graves -name '*.py')
+# Chainer is built from source, which setuptools 82 cannot do. Older pips read the first of the two, newer the second.
+INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+
+.PHONY: demo test coverage lint bench matrix clean
+
+demo: $(VENV)/examples
+	$(BIN)/python docs/examples/train_digits.py
+
+test: $(VENV)/$(EXTRAS)
+	$(BIN)/pytest $(PYTEST)
+
+coverage: $(VENV)/$(EXTRAS),coverage
+	$(BIN)/coverage run -m pytest -p no:xdist
+	$(BIN)/coverage combine
+	$(BIN)/coverage report
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/examples
+	$(BIN)/python -m benchmarks
+
+matrix:
+	./tests/matrix.sh
+
+clean:
+	rm -rf .venv* dist result
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A file for each set of extras that is installed, newer than the sources that it was installed from.
+$(VENV)/%: $(SOURCES) | $(BIN)/python
+	$(INSTALL) '.[$*]' $(WITH)
+	touch '$@'

@@ -1,0 +1,1 @@
+"""How long an update takes: python -m benchmarks."""

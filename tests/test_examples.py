@@ -1,0 +1,280 @@
+"""The example scripts, run as a user runs them: small, on real data, and interrupted at chosen moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
+OPTIONS = {"train_digits.py": ["--epoch", "2"], "train_text.py": ["--epoch", "2", "--unit", "16", "--text", "text"]}
+
+# Runs a script and presses Ctrl-C, once or twice, when a function is called for the n-th time.
+PRESS = """
+import importlib, operator, os, runpy, signal, sys
+import rmsprop_graves
+
+module, owner, name, nth, presses, *sys.argv = sys.argv[1:]
+owner = operator.attrgetter(owner)(importlib.import_module(module)) if owner else importlib.import_module(module)
+function, calls = getattr(owner, name), []
+
+def press_and_call(*args, **kwargs):
+    calls.append(None)
+    if len(calls) == int(nth):
+        for _ in range(int(presses)):
+            handler = signal.getsignal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            while signal.getsignal(signal.SIGINT) is handler:
+                pass
+    return function(*args, **kwargs)
+
+setattr(owner, name, press_and_call)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+IN_AN_UPDATE = ("chainer", "Variable", "backward")
+IN_AN_EVALUATION = ("chainer.training.extensions", "Evaluator", "evaluate")
+IN_A_SNAPSHOT = ("numpy", "", "savez_compressed")
+BEFORE_THE_FIRST_UPDATE = ("chainer.training.extensions", "ExponentialShift", "initialize")
+
+
+def require(script):
+    """Skips the test where the script could not run."""
+    if script == "train_digits.py":
+        pytest.importorskip("matplotlib", reason="train_digits.py draws plots")
+        pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
+
+
+def run(folder, script, *options, press=None, status=0):
+    """Runs a script in a folder to the expected exit status; press says where Ctrl-C is pressed."""
+    require(script)
+    (folder / "text").write_text("\n".join(topics[name] for name in sorted(topics))[:21_000], encoding="utf-8")
+    start = [] if press is None else ["-c", PRESS, *map(str, press)]
+    command = [sys.executable, *start, str(EXAMPLES / script), "--out", "out", *OPTIONS[script], *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def run_here(folder, monkeypatch, script, *options):
+    """Runs a script that is to exit before it trains, in this process to save time; what it gives to sys.exit."""
+    require(script)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that what the script sets is undone
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    return stop.value.code
+
+
+def log_of(folder):
+    """The log that a run has left."""
+    return json.loads((folder / "out" / "log.json").read_text())
+
+
+def without_time(log):
+    """The log without what differs between two equal runs."""
+    return [{name: value for name, value in entry.items() if name != "elapsed_time"} for entry in log]
+
+
+def last_snapshot(folder):
+    """The arrays of the snapshot with the most steps; those that hold times are left out or cleaned of them."""
+    path = max((folder / "out").glob("snapshot_iter_*"), key=lambda path: int(path.name.rpartition("_")[2]))
+    with numpy.load(path) as file:  # fails on pickled objects
+        arrays = {name: file[name] for name in file.files if name != "_snapshot_elapsed_time"}
+    log = arrays.pop("extensions/LogReport/_log").item()
+    return {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}, without_time(json.loads(log))
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Runs a script to its end, once per script: the folder and what it printed."""
+    runs = {}
+
+    def get(script):
+        if script not in runs:
+            folder = tmp_path_factory.mktemp(script)
+            runs[script] = folder, run(folder, script).stdout
+        return runs[script]
+
+    return get
+
+
+def test_digits_are_learned(whole_run):
+    """Two epochs bring the loss down and more than nine of ten test images right; the last line says so."""
+    folder, output = whole_run("train_digits.py")
+    first, last = log_of(folder)
+    assert last["main/loss"] < first["main/loss"] / 2
+    assert last["test/main/accuracy"] > 0.9
+    assert f"Test accuracy: {last['test/main/accuracy']:.1%} of 360 images" in output
+
+
+def test_digits_schedule_shifts_the_learning_rate(whole_run):
+    """The log holds the rate that each epoch was trained with."""
+    folder, _ = whole_run("train_digits.py")
+    assert [entry["lr"] for entry in log_of(folder)] == [1e-3, 1e-3 * 0.8]
+
+
+def test_digits_leave_what_they_say(whole_run):
+    """The plots, the log and the snapshot are where the script says, and the plots are pictures."""
+    folder, output = whole_run("train_digits.py")
+    named = re.findall(r"out/\S*[^\s,]", output)
+    assert named == ["out/loss.png", "out/accuracy.png", "out/log.json", "out/snapshot_iter_180"]
+    assert all((folder / name).stat().st_size for name in named)
+    from matplotlib import image
+
+    for name in named[:2]:
+        pixels = image.imread(str(folder / name), format="png")
+        assert min(pixels.shape[:2]) > 100
+        assert len(numpy.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 10
+
+
+@pytest.mark.parametrize("optimizer", ["chainer", "adam"])
+def test_digits_compare_optimizers(tmp_path, optimizer):
+    """An epoch with another optimizer learns too."""
+    run(tmp_path, "train_digits.py", "--optimizer", optimizer, "--epoch", "1")
+    assert log_of(tmp_path)[-1]["test/main/accuracy"] > 0.6
+
+
+def test_text_costs_less_than_its_order0_entropy(tmp_path):
+    """Eight epochs on a small text: both numbers are printed, the held-out bits below the entropy; then a sample."""
+    output = run(tmp_path, "train_text.py", "--epoch", "8").stdout
+    bits, entropy = re.search(r"Held-out text: (\S+) bits per character; order-0 entropy: (\S+)\n", output).groups()
+    assert float(bits) == pytest.approx(log_of(tmp_path)[-1]["held-out/main/bits"], abs=0.005)
+    assert float(bits) < float(entropy) - 0.2
+    assert len(output.partition("A sample:\n\n")[2]) > 400
+
+
+def test_text_entropy_is_that_of_the_held_out_characters(whole_run):
+    """Recomputed from the last tenth of the file."""
+    folder, output = whole_run("train_text.py")
+    text = (folder / "text").read_text(encoding="utf-8")
+    held_out = text[len(text) * 9 // 10 :]
+    p = numpy.array([held_out.count(character) for character in set(held_out)]) / len(held_out)
+    assert f"order-0 entropy: {-(p * numpy.log2(p)).sum():.2f}\n" in output
+
+
+@pytest.mark.parametrize(
+    ("script", "function", "nth"),
+    [
+        ("train_digits.py", IN_AN_UPDATE, 120),
+        ("train_text.py", IN_AN_UPDATE, 6),
+        ("train_text.py", IN_AN_UPDATE, 12),
+        ("train_text.py", IN_AN_EVALUATION, 1),
+        ("train_text.py", IN_A_SNAPSHOT, 1),
+    ],
+)
+def test_a_run_resumed_after_ctrl_c_ends_with_the_same_bits(tmp_path, whole_run, script, function, nth):
+    """Every array of the last snapshot and every entry of the log, whenever Ctrl-C came."""
+    stopped = run(tmp_path, script, press=(*function, nth, 1), status=130)
+    snapshot = re.fullmatch(r"Stopped\. To go on: --resume (out/snapshot_iter_\d+)\n", stopped.stderr).group(1)
+    assert len(log_of(tmp_path) if (tmp_path / "out" / "log.json").exists() else []) < 2
+    run(tmp_path, script, "--resume", snapshot)
+    folder, _ = whole_run(script)
+    assert last_snapshot(tmp_path) == last_snapshot(folder)
+    assert without_time(log_of(tmp_path)) == without_time(log_of(folder))
+
+
+def test_a_second_ctrl_c_leaves_the_last_whole_snapshot(tmp_path, whole_run):
+    """Pressed twice while a snapshot is written: there is only the one before it, and the run goes on from that."""
+    stopped = run(tmp_path, "train_text.py", press=(*IN_A_SNAPSHOT, 2, 2), status=130)
+    assert stopped.stderr.startswith("Stopped at once.")
+    assert len(list((tmp_path / "out").glob("*snapshot*"))) == 1
+    run(tmp_path, "train_text.py", "--resume")
+    assert last_snapshot(tmp_path) == last_snapshot(whole_run("train_text.py")[0])
+
+
+def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path):
+    """A snapshot without optimizer states would not load, so there is none."""
+    stopped = run(tmp_path, "train_text.py", press=(*BEFORE_THE_FIRST_UPDATE, 1, 1), status=130)
+    assert stopped.stderr == "Stopped before the first step: nothing to resume.\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_finished_run_resumes(tmp_path, whole_run):
+    """From the end it trains no more, and says the same again; from an earlier epoch it comes to the same end."""
+    folder, output = whole_run("train_text.py")
+    again = run(tmp_path, "train_text.py", "--resume", str(folder / "out" / "snapshot_iter_18")).stdout
+    assert again.partition("Held-out")[2].splitlines()[0] == output.partition("Held-out")[2].splitlines()[0]
+    assert again.partition("A sample:")[2] == output.partition("A sample:")[2]
+    run(tmp_path, "train_text.py", "--resume", str(folder / "out" / "snapshot_iter_9"))
+    assert last_snapshot(tmp_path) == last_snapshot(folder)
+
+
+def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
+    """And only there."""
+    pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
+    _, output = whole_run("train_text.py")
+    assert "this epoch [" not in output
+    terminal, end = pty.openpty()
+    (tmp_path / "text").write_text("All work and no play.\n" * 1000)
+    command = [sys.executable, str(EXAMPLES / "train_text.py"), *OPTIONS["train_text.py"]]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=end) as process:
+        os.close(end)
+        shown = b""
+        try:
+            while True:
+                shown += os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            os.close(terminal)
+    assert process.returncode == 0
+    assert b"this epoch [#" in shown
+    assert b"Held-out text: " in shown.rpartition(b"iters/sec")[2]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("train_digits.py", ["--epoch", "0"], "--epoch must be at least 1, got 0"),
+        ("train_digits.py", ["--epoch", "many"], "argument --epoch: invalid int value: 'many'"),
+        ("train_digits.py", ["--seed", "-1"], "--seed must be in 0 ... 2**32 - 1, got -1"),
+        ("train_digits.py", ["--optimizer", "newton"], "argument --optimizer: invalid choice: 'newton'"),
+        ("train_digits.py", ["--device", "@abacus"], "--device @abacus is not available: "),
+        ("train_digits.py", ["--resume", "gone"], "--resume: cannot resume from gone: "),
+        ("train_digits.py", ["--resume", "not_a_snapshot"], "--resume: cannot resume from not_a_snapshot: "),
+        ("train_digits.py", ["--resume"], "--resume: no snapshot in result/digits"),
+        ("train_text.py", ["--epoch", "-3"], "--epoch must be at least 1, got -3"),
+        ("train_text.py", ["--unit", "0"], "--unit must be at least 1, got 0"),
+        ("train_text.py", ["--device", "abacus"], "--device abacus is not available: "),
+        ("train_text.py", ["--text", "gone"], "--text gone cannot be read: "),
+        ("train_text.py", ["--text", "not_a_snapshot"], "--text not_a_snapshot is too short: 5 characters, "),
+        ("train_text.py", ["--text", "latin1"], "--text latin1 cannot be read: "),
+        ("train_text.py", ["--resume", "gone"], "--resume: cannot resume from gone: "),
+        ("train_text.py", ["--resume"], "--resume: no snapshot in result/text"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(tmp_path, monkeypatch, capsys, script, options, message):
+    """In one line, with exit status 2, before anything is written."""
+    (tmp_path / "not_a_snapshot").write_text("Hello")
+    (tmp_path / "latin1").write_bytes("déjà vu".encode("latin-1"))
+    assert run_here(tmp_path, monkeypatch, script, *options) == 2
+    assert f"\n{script}: error: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seed", "1"), ("--optimizer", "adam")])
+def test_a_snapshot_of_another_run_is_refused(tmp_path, monkeypatch, capsys, whole_run, option, value):
+    """Another seed would put test images among the training images."""
+    snapshot = str(whole_run("train_digits.py")[0] / "out" / "snapshot_iter_180")
+    status = run_here(tmp_path, monkeypatch, "train_digits.py", "--resume", snapshot, option, value)
+    assert status == 2
+    assert f"cannot resume from {snapshot}: it was made with " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["sklearn.datasets", "matplotlib"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch, missing):
+    """Instead of a traceback."""
+    require("train_digits.py")
+    monkeypatch.setitem(sys.modules, missing, None)
+    status = run_here(tmp_path, monkeypatch, "train_digits.py")
+    assert status.endswith("This example needs scikit-learn and matplotlib: pip install '.[examples]'")
