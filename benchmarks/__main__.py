@@ -11,6 +11,7 @@ import time
 from statistics import median
 
 import numpy
+
 import rmsprop_graves
 from rmsprop_graves import RMSpropGraves
 

@@ -7,8 +7,8 @@ import warnings
 import chainer
 import numpy
 import pytest
-from chainer import functions as F  # noqa: N812 - the name that Chainer's users know
-from chainer import links as L  # noqa: N812
+from chainer import functions as F
+from chainer import links as L
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRMSpropGravesRule
 from models import Arrays, arrays_of, assert_same_bits

@@ -41,12 +41,13 @@ def step(
         eps: Added inside the root, so in units of squared gradient.
     """
     dtype = param.dtype
-    is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype and dtype.isnative and dtype.itemsize > 2
+    is_half = dtype.char == "e"
+    is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype and dtype.isnative and not is_half
     # NumPy 1 computes a float32 array of no dimensions with a Python float in float64; nditer gives it one.
     if is_uniform and param.size <= BLOCK and param.ndim > 0:
         _step_block(param, grad, n, g, delta, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
         return
-    compute_dtype = numpy.float32 if dtype == numpy.float16 else dtype.newbyteorder("=")
+    compute_dtype = numpy.float32 if is_half else dtype.newbyteorder("=")
     blocks = numpy.nditer(
         [param, grad, n, g, delta],
         flags=["external_loop", "buffered", "zerosize_ok"],
