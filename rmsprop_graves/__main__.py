@@ -53,7 +53,7 @@ def _info() -> str:
         "Python": f"{platform.python_version()}, {sys.executable}",
         "NumPy": numpy.__version__,
         "Chainer": chainer.__version__,
-        "CuPy": cuda.cupy.__version__ if cuda.available else f"none usable ({cuda._resolution_error})",
+        "CuPy": cuda.cupy.__version__ if cuda.available else f"none usable: {_first_line(cuda._resolution_error)}",
         "Numba": _version_of("numba"),
         "@numpy": f"{platform.machine()}, stepped by rmsprop_graves.kernels.numpy",
     }
@@ -64,8 +64,12 @@ def _info() -> str:
                 name = runtime.getDeviceProperties(device)["name"].decode()
                 lines[f"@cupy:{device}"] = f"{name}, stepped by rmsprop_graves.kernels.cupy"
         except runtime.CUDARuntimeError as error:
-            lines["@cupy"] = f"no device ({error})"
+            lines["@cupy"] = f"no device: {_first_line(error)}"
     return "\n".join(f"{name:<16}{value}" for name, value in lines.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _version_of(distribution: str) -> str:

@@ -275,6 +275,27 @@ def test_a_missing_chainer_is_one_clear_error_with_the_command(tmp_path):
     assert "During handling" not in error
 
 
+def test_chainer_needs_no_setuptools_of_any_version():
+    """Nor what came and went with it; and importing it warns of nothing."""
+    run_python(
+        """
+        import sys
+
+        class Hide:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ("setuptools", "pkg_resources", "distutils") or name == "numpy.distutils":
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Hide())
+        from rmsprop_graves import RMSpropGraves
+        import chainer.testing, chainermn
+        RMSpropGraves().setup(chainer.links.Linear(1, 1))
+        """,
+        "-W",
+        "error",
+    )
+
+
 def test_the_slowest_part_of_importing_chainer_is_left_out():
     """pkg_resources and numpy.distutils took a fifth of it; what takes their place is in the standard library."""
     run_python("""
