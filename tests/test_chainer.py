@@ -179,7 +179,7 @@ def test_no_module_stands_in_for_one_that_is_not_there():
         import os, rmsprop_graves
         from rmsprop_graves import RMSpropGraves
         folder = os.path.dirname(rmsprop_graves.__file__)
-        for name, module in sys.modules.items():
+        for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(folder):
                 assert name.startswith("rmsprop_graves"), name
     """)
