@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # Where CuPy has no cuDNN, as from CuPy 14 on, Chainer warns of it when it is imported, and warnings are errors here.
 os.environ.setdefault("CHAINER_CUDNN", "0")
+# A CuPy that is there for its compiler alone warns of the libraries that it lacks, in every process started by a test.
+os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:cupy._environment")
 
 # Chainer is imported through this package on every stack, as the README tells people to.
 import rmsprop_graves  # noqa: F401  isort: skip
