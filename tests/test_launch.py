@@ -124,6 +124,15 @@ def test_a_program_that_is_not_there_is_reported_as_python_does(tmp_path):
         assert "Traceback" not in result.stderr
 
 
+@pytest.fixture
+def _interruptible():
+    """A shell starts what it runs in the background with SIGINT ignored, and child processes inherit that."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_a_program_as_under_python(tmp_path):
     """A real SIGINT while it runs: it dies of the signal, after its traceback and its exit handlers."""
     write(
