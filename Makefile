@@ -2,18 +2,21 @@
 # PYTHON=python3.12 make test picks an interpreter; PYTEST='-k hooks' make test picks tests.
 
 PYTHON ?= python3
-VENV ?= .venv
+# One environment for each interpreter.
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(PYTHON)))
 EXTRAS ?= examples,test
-# What else to install, such as numpy==1.22.0.
+# What else to install in a new environment, such as numpy==1.22.0.
 WITH ?=
 PYTEST ?= -n auto
 
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml README.md $(shell find rmsprop_graves -name '*.py')
+SOURCES := pyproject.toml README.md build-constraints.txt $(shell find rmsprop_graves -name '*.py*' -not -name '*.pyc')
 # Chainer is built from source, which setuptools 82 cannot do. Older pips read the first of the two, newer the second.
 INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt \
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
+# A virtual environment that could not be made whole is not taken for one.
+.DELETE_ON_ERROR:
 .PHONY: demo test coverage lint bench matrix clean
 
 demo: $(VENV)/examples

@@ -11,7 +11,7 @@ import ast
 import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any, Callable, Sequence
 
@@ -44,7 +44,7 @@ _REPAIRS: dict[str, dict[str, str]] = {
         ),
     },
     # int() of an array of one dimension fails since NumPy 2.4, and here leaves the other ranks waiting.
-    "chainermn.iterators.multi_node_iterator": {"int(_size)": "_size.item()"},
+    "chainermn.iterators.multi_node_iterator": {"int(_size)": "int(_size.item())"},
 }
 
 _INSTALL_COMMAND = (
@@ -83,37 +83,29 @@ class _RepairingLoader(SourceFileLoader):
 
 
 class _CallingLoader(SourceFileLoader):
-    """Calls `on_import` when the module has been executed."""
-
-    on_import: Callable[[], None]
-
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        self.on_import()
+        _calls[module.__name__]()
 
 
 class _Finder(MetaPathFinder):
-    on_import: Callable[[], None] | None = None
-
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        calls = fullname == "chainer" and self.on_import is not None
-        if fullname not in _REPAIRS and not calls:
+        if fullname not in _REPAIRS and fullname not in _calls:
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
+        # Whoever else finds it, such as the finder of an editable installation.
+        others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, others), None)
         if spec is None or not isinstance(spec.loader, SourceFileLoader):
             return None
-        if calls:
-            loader: Any = _CallingLoader(fullname, spec.loader.path)
-            loader.on_import = self.on_import
-        else:
-            loader = _RepairingLoader(fullname, spec.loader.path)
-        spec.loader = loader
+        loader = _RepairingLoader if fullname in _REPAIRS else _CallingLoader
+        spec.loader = loader(fullname, spec.loader.path)
         return spec
 
 
 _finder = _Finder()
+_calls: dict[str, Callable[[], None]] = {}
 
 
 def make_importable() -> None:
@@ -127,7 +119,9 @@ def make_importable() -> None:
             # What a failed import leaves behind would be taken for whole by the next one.
             for name in [name for name in sys.modules if name.startswith(package + ".")]:
                 del sys.modules[name]
-    if "chainer" not in sys.modules and importlib.util.find_spec("chainer") is None:
+    spec = importlib.util.find_spec("chainer")
+    # A folder of that name that merely lies about is found as a package without an origin.
+    if spec is None or spec.origin is None:
         raise ImportError(
             f"rmsprop_graves needs Chainer 7, which is not installed. To install it:\n  {_INSTALL_COMMAND}"
         )
@@ -135,9 +129,6 @@ def make_importable() -> None:
         sys.meta_path.insert(0, _finder)
 
 
-def when_imported(call: Callable[[], None]) -> None:
-    """Calls `call` once Chainer has been imported: at once if it has been already."""
-    if "chainer" in sys.modules:
-        call()
-    else:
-        _finder.on_import = call
+def when_imported(name: str, call: Callable[[], None]) -> None:
+    """Calls `call` whenever the module of that name has been imported from now on."""
+    _calls[name] = call

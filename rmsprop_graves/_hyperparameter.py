@@ -36,11 +36,14 @@ class Hyperparameter(_ChainerHyperparameter):
 
 def _check(name: str, value: Any) -> None:
     required = f"{name} must be a finite number" + ("" if name == "lr" else " >= 0")
-    is_real_array = getattr(value, "shape", None) == () and value.dtype.kind in "iuf"
-    if not (isinstance(value, numbers.Real) or is_real_array):
-        raise TypeError(f"{required}, got {value!r}")
+    dtype = getattr(value, "dtype", None)
+    is_real_array = getattr(value, "shape", None) == () and getattr(dtype, "kind", "") in ("f", "i", "u")
     try:
+        if not (isinstance(value, numbers.Real) or is_real_array):
+            raise TypeError
         number = float(value)
+    except TypeError:
+        raise TypeError(f"{required}, got {value!r}") from None
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or (name != "lr" and number < 0):

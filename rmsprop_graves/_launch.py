@@ -15,13 +15,22 @@ from typing import Any, Callable
 
 from rmsprop_graves import _chainer
 
+# The modules that import Chainer, and what each defines last. A program may import one of them first, which is then
+# half imported when Chainer is whole: the optimizer is put in Chainer at the end of the last.
+_IMPORTERS = {
+    "rmsprop_graves._hyperparameter": "Hyperparameter",
+    "rmsprop_graves._update_rule": "RMSpropGravesRule",
+    "rmsprop_graves._optimizer": "RMSpropGraves",
+}
+
 
 def take_over() -> None:
     """Makes `chainer.optimizers.RMSpropGraves` this project's class, here and in child processes.
 
     Chainer's own class stays where it is, `chainer.optimizers.rmsprop_graves.RMSpropGraves`.
     """
-    _chainer.when_imported(_replace_optimizer)
+    for name in ("chainer", *_IMPORTERS):
+        _chainer.when_imported(name, _replace_optimizer)
 
     # A spawned child, or a forkserver's, is a new interpreter that runs the main module again. It is told to
     # run `_child` in its place, which takes over there and then runs what it would have run.
@@ -38,6 +47,8 @@ def take_over() -> None:
 
 
 def _replace_optimizer() -> None:
+    if any(name in sys.modules and not hasattr(sys.modules[name], last) for name, last in _IMPORTERS.items()):
+        return
     import chainer
 
     from rmsprop_graves import RMSpropGraves

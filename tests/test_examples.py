@@ -53,11 +53,11 @@ def require(script):
         pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
 
 
-def run(folder, script, *options, press=None, status=0):
+def run(folder, script, *options, launcher=(), press=None, status=0):
     """Runs a script in a folder to the expected exit status; press says where Ctrl-C is pressed."""
     require(script)
     (folder / "text").write_text("\n".join(topics[name] for name in sorted(topics))[:21_000], encoding="utf-8")
-    start = [] if press is None else ["-c", PRESS, *map(str, press)]
+    start = launcher if press is None else ["-c", PRESS, *map(str, press)]
     command = [sys.executable, *start, str(EXAMPLES / script), "--out", "out", *OPTIONS[script], *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
@@ -116,6 +116,13 @@ def test_digits_are_learned(whole_run):
     assert last["main/loss"] < first["main/loss"] / 2
     assert last["test/main/accuracy"] > 0.9
     assert f"Test accuracy: {last['test/main/accuracy']:.1%} of 360 images" in output
+
+
+def test_digits_are_learned_alike_under_the_launcher(tmp_path, whole_run):
+    """python -m rmsprop_graves runs the script to the same log, its import of the module beside it included."""
+    folder, _ = whole_run("train_digits.py")
+    run(tmp_path, "train_digits.py", launcher=("-m", "rmsprop_graves"))
+    assert without_time(log_of(tmp_path)) == without_time(log_of(folder))
 
 
 def test_digits_schedule_shifts_the_learning_rate(whole_run):
@@ -241,6 +248,7 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
         ("train_digits.py", ["--resume", "gone"], "--resume: cannot resume from gone: "),
         ("train_digits.py", ["--resume", "not_a_snapshot"], "--resume: cannot resume from not_a_snapshot: "),
         ("train_digits.py", ["--resume"], "--resume: no snapshot in result/digits"),
+        ("train_digits.py", ["--out", "latin1/out"], "--out latin1/out cannot be made: Not a directory"),
         ("train_text.py", ["--epoch", "-3"], "--epoch must be at least 1, got -3"),
         ("train_text.py", ["--unit", "0"], "--unit must be at least 1, got 0"),
         ("train_text.py", ["--device", "abacus"], "--device abacus is not available: "),

@@ -189,6 +189,31 @@ def test_an_unmodified_script_gets_this_optimizer_and_chainers_stays_whole(tmp_p
         assert optimizer == "RMSpropGraves(lr=0.5, alpha=0.95, momentum=0.9, eps=0.0001)\n"
 
 
+IMPORTS = {
+    "this package first": "from rmsprop_graves import RMSpropGraves",
+    "its rule first": "from rmsprop_graves import RMSpropGravesRule",
+    "chainer first": "import chainer",
+    "a pickled rule first": "import pickle; pickle.loads(b'crmsprop_graves._update_rule\\nRMSpropGravesRule\\n.')",
+    "a pickled optimizer first": "import pickle; pickle.loads(b'crmsprop_graves._optimizer\\nRMSpropGraves\\n.')",
+}
+
+
+@pytest.mark.parametrize("first", IMPORTS)
+def test_the_optimizer_is_in_chainer_whatever_is_imported_first(tmp_path, first):
+    """Importing any module of this package imports Chainer, which then needs the half of it that is not there yet."""
+    write(
+        tmp_path,
+        "script.py",
+        f"""
+        {IMPORTS[first]}
+        import chainer, rmsprop_graves
+        print(chainer.optimizers.RMSpropGraves is rmsprop_graves.RMSpropGraves)
+        """,
+    )
+    result = run(*LAUNCHER, "script.py", cwd=tmp_path)
+    assert (result.stdout, result.returncode) == ("True\n", 0), result.stderr
+
+
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [

@@ -148,6 +148,28 @@ def test_a_gradient_of_another_dtype_is_converted_first():
         assert_same_bits(arrays, {**expected, "grad": arrays["grad"]})
 
 
+@pytest.mark.parametrize("size", [10, 2 * kernel.BLOCK + 10])
+def test_a_gradient_that_is_a_view_of_the_parameter_is_read_as_it_was(size):
+    """In the same order and reversed, in which a block would read what an earlier one wrote."""
+    for order in (slice(None), slice(None, None, -1)):
+        arrays = random_arrays(size, "f4")
+        expected = stepped({**arrays, "grad": arrays["param"][order].copy()}, 1)
+        arrays["grad"] = arrays["param"][order]
+        kernel.step(**arrays, **HYPERPARAMETERS)
+        del arrays["grad"], expected["grad"]
+        assert_same_bits(arrays, expected)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "c8", "?"])
+def test_a_parameter_that_is_not_real_and_floating_is_refused(dtype):
+    """Before anything is written: a complex variance has no order, and an integer would be cut off."""
+    arrays = {name: numpy.ones(3, dtype) for name in NAMES}
+    with pytest.raises(TypeError, match=f"param must be of a real floating dtype, got {numpy.dtype(dtype)}"):
+        kernel.step(**arrays, **HYPERPARAMETERS)
+    for array in arrays.values():
+        numpy.testing.assert_array_equal(array, numpy.ones(3, dtype))
+
+
 def test_zero_variance_is_taken_where_rounding_makes_it_negative():
     """n is one ulp below g^2: the root is of eps alone."""
     arrays = {name: numpy.full(3, value, "f4") for name, value in zip(NAMES, (1, 0.5, 0.25, 0.5, 0))}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import warnings
+from types import SimpleNamespace
 
 import chainer
 import numpy
@@ -14,6 +16,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRMSpro
 from models import Arrays, arrays_of, assert_same_bits
 
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
+from rmsprop_graves.kernels import cupy as cupy_kernel
 
 CLASSES = (RMSpropGraves, ChainerRMSpropGraves)
 
@@ -82,6 +85,8 @@ def test_attributes_are_aliases_of_the_hyperparameters(name):
         ([0.1], TypeError),
         (numpy.array([0.1]), TypeError),
         (numpy.complex64(1), TypeError),
+        (chainer.Variable(numpy.ones((), "f4")), TypeError),
+        (SimpleNamespace(shape=(), dtype="torch.float32"), TypeError),
         (float("nan"), ValueError),
         (float("inf"), ValueError),
         (numpy.float32("-inf"), ValueError),
@@ -561,6 +566,44 @@ def test_an_array_that_numpy_cannot_write_into_is_refused_by_its_type():
     param.update_rule.state["n"] = Mdarray()
     with pytest.raises(TypeError, match=r"parameter p0: .* takes numpy\.ndarray, found ideep4py.*Mdarray; .*to_cpu"):
         param.update_rule.update_core_cpu(param)
+
+
+@pytest.mark.parametrize("has_grad", [True, False])
+def test_the_update_on_a_gpu_hands_the_arrays_to_the_cupy_kernel(monkeypatch, has_grad):
+    """In the kernel's order, with the hyperparameters as Python floats; without a gradient it does nothing."""
+    calls = []
+    monkeypatch.setattr(cupy_kernel, "step", lambda *arrays, **values: calls.append((arrays, values)))
+    optimizer = RMSpropGraves(lr=numpy.float32(0.5)).setup(Arrays(numpy.ones(2, "f4")))
+    param = optimizer.target.p0
+    rule = param.update_rule
+    param.grad = numpy.ones(2, "f4") if has_grad else None
+    rule._state = {}
+    rule.init_state(param)
+    rule.update_core_gpu(param)
+    if not has_grad:
+        assert calls == []
+        return
+    ((arrays, values),) = calls
+    for given, expected in zip(arrays, (param.array, param.grad, *(rule.state[name] for name in ("n", "g", "delta")))):
+        assert given is expected
+    assert values == {"lr": 0.5, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
+    assert {type(value) for value in values.values()} == {float}
+
+
+def test_the_examples_in_the_docstrings_run():
+    """As a reader would type them, after the imports of any Chainer script."""
+    names = {"chainer": chainer, "F": F, "numpy": numpy, "RMSpropGraves": RMSpropGraves}
+    tests = [
+        test
+        for documented in (RMSpropGraves, RMSpropGravesRule)
+        for test in doctest.DocTestFinder().find(documented, documented.__name__, globs=names)
+        if test.examples
+    ]
+    assert tests
+    runner = doctest.DocTestRunner()
+    for test in tests:
+        runner.run(test)
+    assert runner.summarize().failed == 0
 
 
 def test_training_raises_no_warning_of_its_own():

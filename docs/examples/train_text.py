@@ -191,6 +191,10 @@ def main():
             trainer.resume(args.resume)
         except ValueError as error:
             parser.error(f"--resume: {error}")
+    try:
+        os.makedirs(args.out, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {args.out} cannot be made: {error.strerror}")
     trainer.run()
 
     bits = trainer.get_extension("LogReport").log[-1]["held-out/main/bits"]

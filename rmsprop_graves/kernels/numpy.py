@@ -9,6 +9,11 @@ import numpy
 # Elements to a block: five arrays and two temporaries of this length stay within a core's second-level
 # cache, and the sixteen calls on them cost little beside the arithmetic.
 BLOCK = 1 << 15
+# A gradient that overlaps what is written in another order is copied first; in the same order it needs not be.
+_OP_FLAGS: Any = [
+    [access, "overlap_assume_elementwise"]
+    for access in ("readwrite", "readonly", "readwrite", "readwrite", "readwrite")
+]
 
 
 def step(
@@ -39,20 +44,26 @@ def step(
         alpha: Decay rate of ``n`` and ``g``.
         momentum: Decay rate of ``delta``.
         eps: Added inside the root, so in units of squared gradient.
+
+    Raises:
+        TypeError: The dtype of ``param`` is not a real floating one.
     """
     dtype = param.dtype
+    if dtype.kind != "f":
+        raise TypeError(f"param must be of a real floating dtype, got {dtype}")
+    if param.ndim == 0:
+        # NumPy 1 computes a float32 array of no dimensions with a Python float in float64.
+        param, grad, n, g, delta = (array.reshape(1) for array in (param, grad, n, g, delta))
     is_half = dtype.char == "e"
-    is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype and dtype.isnative and not is_half
-    # NumPy 1 computes a float32 array of no dimensions with a Python float in float64; nditer gives it one.
-    if is_uniform and param.size <= BLOCK and param.ndim > 0:
+    is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
+    if param.size <= BLOCK and is_uniform and not is_half:
         _step_block(param, grad, n, g, delta, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
         return
-    compute_dtype = numpy.float32 if is_half else dtype.newbyteorder("=")
     blocks = numpy.nditer(
         [param, grad, n, g, delta],
-        flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readwrite"], ["readonly"], ["readwrite"], ["readwrite"], ["readwrite"]],
-        op_dtypes=[compute_dtype] * 5,
+        flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap"],
+        op_flags=_OP_FLAGS,
+        op_dtypes=[numpy.float32 if is_half else dtype.newbyteorder("=")] * 5,
         casting="same_kind",
         buffersize=BLOCK,
     )

@@ -1,0 +1,31 @@
+"""The package as it is installed."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import pytest
+
+import rmsprop_graves
+
+
+def test_the_public_names_are_those_documented():
+    """And each is found by name, by dir() and by a star import; another is an AttributeError that names it."""
+    namespace = {}
+    exec("from rmsprop_graves import *", namespace)
+    assert {"RMSpropGraves", "RMSpropGravesRule"} == set(rmsprop_graves.__all__) == namespace.keys() - {"__builtins__"}
+    assert set(rmsprop_graves.__all__) <= set(dir(rmsprop_graves))
+    with pytest.raises(AttributeError, match="module 'rmsprop_graves' has no attribute 'nothing'"):
+        _ = rmsprop_graves.nothing
+
+
+def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests():
+    """What pip installs is the built wheel."""
+    try:
+        distribution = metadata.distribution("rmsprop-graves")
+    except metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed but found through PYTHONPATH")
+    assert distribution.version == rmsprop_graves.__version__
+    files = {str(file) for file in distribution.files}
+    assert "rmsprop_graves/py.typed" in files
+    assert {file.partition("/")[0] for file in files if ".dist-info" not in file} == {"rmsprop_graves"}
