@@ -95,8 +95,8 @@ class _Finder(MetaPathFinder):
         if fullname not in _REPAIRS and fullname not in _calls:
             return None
         # Whoever else finds it, such as the finder of an editable installation.
-        others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, others), None)
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is None or not isinstance(spec.loader, SourceFileLoader):
             return None
         loader = _RepairingLoader if fullname in _REPAIRS else _CallingLoader

@@ -15,8 +15,8 @@ from typing import Any, Callable
 
 from rmsprop_graves import _chainer
 
-# The modules that import Chainer, and what each defines last. A program may import one of them first, which is then
-# half imported when Chainer is whole: the optimizer is put in Chainer at the end of the last.
+# The modules that import Chainer, and what each defines after that. A program may import one of them first, which is
+# then half imported when Chainer is whole: the optimizer is put in Chainer when none of them is.
 _IMPORTERS = {
     "rmsprop_graves._hyperparameter": "Hyperparameter",
     "rmsprop_graves._update_rule": "RMSpropGravesRule",
@@ -47,7 +47,7 @@ def take_over() -> None:
 
 
 def _replace_optimizer() -> None:
-    if any(name in sys.modules and not hasattr(sys.modules[name], last) for name, last in _IMPORTERS.items()):
+    if any(name in sys.modules and not hasattr(sys.modules[name], later) for name, later in _IMPORTERS.items()):
         return
     import chainer
 
