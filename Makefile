@@ -35,7 +35,7 @@ lint: $(VENV)/lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/examples
+bench: $(VENV)/$(EXTRAS)
 	$(BIN)/python -m benchmarks
 
 matrix:

@@ -6,6 +6,7 @@ Run it as `make bench`, or as `python -m benchmarks` where the package is instal
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import time
 from statistics import median
@@ -13,7 +14,7 @@ from statistics import median
 import numpy
 
 import rmsprop_graves
-from rmsprop_graves import RMSpropGraves
+from rmsprop_graves import RMSpropGraves, kernels
 
 import chainer  # isort: skip - importable once rmsprop_graves has been imported
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves  # isort: skip
@@ -28,23 +29,39 @@ def main() -> None:
     options = parser.parse_args()
     sizes, rounds = (SIZES[:4], 3) if options.quick else (SIZES, 15)
 
+    kernel_names = ["numpy"] if importlib.util.find_spec("numba") is None else ["numpy", "numba"]
+
     print(
         f"rmsprop_graves {rmsprop_graves.__version__}, Chainer {chainer.__version__}, NumPy {numpy.__version__}, "
         f"Python {platform.python_version()}, {platform.machine()}\n"
     )
     for dtype in ("float32", "float64"):
         print(f"{dtype}: rule.update() of one parameter, nanoseconds per element, median (minimum to maximum)\n")
-        print("| elements | Chainer | this, NumPy kernel | times faster |")
-        print("|---:|---:|---:|---:|")
+        print("| elements | Chainer |" + "".join(f" {name} kernel | times faster |" for name in kernel_names))
+        print("|---:|---:|" + "---:|---:|" * len(kernel_names))
         for size in sizes:
-            chainers, ours = time_in_turn([make_update(cls, size, dtype) for cls in CLASSES], size, rounds)
-            # The ratio is taken round by round, so that a machine whose speed drifts does not count.
-            ratio = median(a / b for a, b in zip(chainers, ours))
-            print(f"| {size:,} | {summary(chainers, size)} | {summary(ours, size)} | {ratio:.2f} |", flush=True)
+            update = make_update(RMSpropGraves, size, dtype)
+            # Chainer's class does not ask which kernel is in use.
+            chainers = use("numpy", make_update(ChainerRMSpropGraves, size, dtype))
+            chainers, *ours = time_in_turn([chainers, *(use(name, update) for name in kernel_names)], size, rounds)
+            row = f"| {size:,} | {summary(chainers, size)} |"
+            for seconds in ours:
+                # The ratio is taken round by round, so that a machine whose speed drifts does not count.
+                ratio = median(a / b for a, b in zip(chainers, seconds))
+                row += f" {summary(seconds, size)} | {ratio:.2f} |"
+            print(row, flush=True)
         print()
 
 
-CLASSES = (ChainerRMSpropGraves, RMSpropGraves)
+def use(kernel_name, update):
+    """The update by one kernel: chosen at the first call of a round, which is not timed."""
+
+    def prepare():
+        kernels.use_on_cpu(kernel_name)
+        update()
+        return update
+
+    return prepare
 
 
 def make_update(optimizer_class, size, dtype):
@@ -57,12 +74,13 @@ def make_update(optimizer_class, size, dtype):
     return param.update
 
 
-def time_in_turn(functions, size, rounds):
-    """Seconds for a call of each function, in each round, with enough calls to a round to be measured."""
+def time_in_turn(prepares, size, rounds):
+    """Seconds for a call of what each of `prepares` returns, in each round, with calls enough to be measured."""
     calls = max(1, 2_000_000 // (size + 10_000))
-    seconds = [[] for _ in functions]
+    seconds = [[] for _ in prepares]
     for round_ in range(rounds + 1):
-        for function, times in zip(functions, seconds):
+        for prepare, times in zip(prepares, seconds):
+            function = prepare()
             start = time.perf_counter()
             for _ in range(calls):
                 function()

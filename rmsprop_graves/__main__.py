@@ -9,7 +9,7 @@ import warnings
 from importlib import metadata
 
 import rmsprop_graves
-from rmsprop_graves import _launch
+from rmsprop_graves import _launch, kernels
 
 _DESCRIPTION = """\
 Runs a Chainer program as python would, unmodified: Chainer is importable on today's Python and
@@ -55,7 +55,7 @@ def _info() -> str:
         "Chainer": chainer.__version__,
         "CuPy": cuda.cupy.__version__ if cuda.available else f"none usable: {_first_line(cuda._resolution_error)}",
         "Numba": _version_of("numba"),
-        "@numpy": f"{platform.machine()}, stepped by rmsprop_graves.kernels.numpy",
+        "@numpy": f"{platform.machine()}, stepped by {kernels.on_cpu().__name__}",
     }
     if cuda.available:
         runtime = cuda.cupy.cuda.runtime

@@ -8,8 +8,8 @@ import chainer
 import numpy
 from chainer.optimizer import UpdateRule
 
+from rmsprop_graves import kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
-from rmsprop_graves.kernels import numpy as numpy_kernel
 
 _default_hyperparam = Hyperparameter()
 for _name, _value in DEFAULTS.items():
@@ -77,7 +77,7 @@ class RMSpropGravesRule(UpdateRule):
                     f"parameter {param.name}: the update on a CPU takes numpy.ndarray, found "
                     f"{type(array).__module__}.{type(array).__qualname__}; move the model with model.to_cpu()"
                 )
-        numpy_kernel.step(*arrays, **self.hyperparam.as_floats())
+        kernels.on_cpu().step(*arrays, **self.hyperparam.as_floats())
 
     def update_core_gpu(self, param: Any) -> None:
         """Steps a parameter whose arrays are CuPy's."""

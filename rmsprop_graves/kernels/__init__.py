@@ -2,4 +2,68 @@
 
 Every kernel takes plain arrays through one signature,
 ``step(param, grad, n, g, delta, *, lr, alpha, momentum, eps)``, and knows nothing of Chainer.
+
+NumPy arrays are stepped by the compiled kernel where Numba is installed and by NumPy otherwise, to the same bits.
+:func:`on_cpu` says which; the environment variable ``RMSPROP_GRAVES_CPU_KERNEL`` or :func:`use_on_cpu` forces one.
 """
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from types import ModuleType
+
+_NAMES = ("auto", "numba", "numpy")
+_VARIABLE = "RMSPROP_GRAVES_CPU_KERNEL"
+
+_on_cpu: ModuleType | None = None
+
+
+def on_cpu() -> ModuleType:
+    """The kernel that steps NumPy arrays. Numba is imported when it is first asked for.
+
+    Raises:
+        ValueError: The environment variable names no kernel.
+        ImportError: The environment variable asks for Numba, which cannot be imported.
+    """
+    if _on_cpu is None:
+        use_on_cpu(os.environ.get(_VARIABLE, "auto"))
+        assert _on_cpu is not None
+    return _on_cpu
+
+
+def use_on_cpu(name: str) -> None:
+    """Chooses the kernel that steps NumPy arrays from here on.
+
+    Args:
+        name: ``'numba'``, ``'numpy'``, or ``'auto'`` for Numba's where it can be imported and else NumPy's.
+
+    Raises:
+        ValueError: There is no such kernel.
+        ImportError: Numba is asked for and cannot be imported.
+    """
+    global _on_cpu
+    if name not in _NAMES:
+        raise ValueError(f"the kernel on a CPU ({_VARIABLE}) must be one of {', '.join(_NAMES)}, got {name!r}")
+    _on_cpu = _best() if name == "auto" else _kernel(name)
+
+
+def _best() -> ModuleType:
+    try:
+        return _kernel("numba")
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+    except ImportError as error:
+        # Numba is made for certain versions of NumPy, and says here which.
+        warnings.warn(
+            f"Numba cannot be used ({error}). The update goes on with NumPy alone, to the same bits, but slower.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return _kernel("numpy")
+
+
+def _kernel(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")

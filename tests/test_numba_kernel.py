@@ -1,0 +1,149 @@
+"""The compiled kernel against the NumPy kernel: the same bits for every input."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import hypothesis.extra.numpy as hypothesis_numpy
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import assert_same_bits
+
+from rmsprop_graves import kernels
+from rmsprop_graves.kernels import numpy as numpy_kernel
+
+numba_kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+
+numba = pytest.importorskip("numba", exc_type=ImportError)
+NAMES = ("param", "grad", "n", "g", "delta")
+LAYOUTS = {
+    "contiguous": lambda array: array,
+    "fortran": numpy.asfortranarray,
+    "strided": lambda array: numpy.repeat(array, 2, axis=0)[::2] if array.ndim else array,
+    "byte-swapped": lambda array: array.astype(array.dtype.newbyteorder()),
+}
+
+
+def assert_both_step_alike(arrays, steps=3, **hyperparameters):
+    """Steps copies with either kernel, and compares every entry after each step."""
+    ours, numpys = ({name: array.copy(order="K") for name, array in arrays.items()} for _ in range(2))
+    with numpy.errstate(all="ignore"):
+        for _ in range(steps):
+            numba_kernel.step(**ours, **hyperparameters)
+            numpy_kernel.step(**numpys, **hyperparameters)
+            assert_same_bits(ours, numpys)
+    return ours
+
+
+@settings(max_examples=200)
+@given(
+    shape=hypothesis_numpy.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9),
+    dtype=st.sampled_from(["f2", "f4", "f8"]),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    scale=st.sampled_from([1e-42, 1e-20, 1.0, 300.0, 1e19, 1e30, numpy.inf, numpy.nan]),
+    lr=st.floats(-10, 10),
+    alpha=st.floats(0, 1.05),
+    momentum=st.floats(0, 1.05),
+    eps=st.sampled_from([1e-30, 1e-8, 1e-4, 1.0, 1e30]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_bit_is_that_of_the_numpy_kernel(shape, dtype, layout, scale, lr, alpha, momentum, eps, seed):
+    """Over shapes, dtypes, layouts, hyperparameters, and gradients from subnormal numbers to NaN."""
+    rng = numpy.random.RandomState(seed)
+    with numpy.errstate(all="ignore"):
+        arrays = {name: numpy.asarray(rng.standard_normal(shape)).astype(dtype) for name in NAMES}
+        arrays["grad"] = (arrays["grad"] * scale).astype(dtype)
+        arrays["n"] = arrays["n"] ** 2
+    laid_out = {name: LAYOUTS[layout](array) for name, array in arrays.items()}
+    assert_both_step_alike(laid_out, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("size", [1, 7, 8, 33, 1000, 100_003])
+def test_vectors_and_their_remainders_have_the_same_bits(dtype, size):
+    """Lengths around the width of a vector register, and long ones."""
+    rng = numpy.random.RandomState(size)
+    arrays = {name: rng.standard_normal(size).astype(dtype) for name in NAMES}
+    arrays["n"] **= 2
+    assert_both_step_alike(arrays, lr=1e-2, alpha=0.9, momentum=0.8, eps=1e-4)
+
+
+def test_steady_gradients_stay_finite_and_the_same():
+    """Where the variance is clamped, both take it as zero."""
+    grad = numpy.random.RandomState(0).uniform(5, 10, 1000).astype("f4")
+    arrays = {**{name: numpy.zeros(1000, "f4") for name in NAMES}, "grad": grad}
+    ours = assert_both_step_alike(arrays, steps=400, lr=1e-4, alpha=0.95, momentum=0.9, eps=1e-4)
+    assert all(numpy.isfinite(array).all() for array in ours.values())
+
+
+def test_it_multiplies_and_adds_separately():
+    """The machine code holds no fused multiply-add, which would round once where NumPy rounds twice."""
+    # Anew, since code from the cache cannot be looked into.
+    compiled = numba.njit(**numba_kernel._OPTIONS)(numba_kernel._step_elements)
+    for dtype in ("f4", "f8"):
+        compiled(*(numpy.ones(100, dtype) for _ in NAMES), 1e-2, 0.9, 0.1, 0.8, 1e-4)
+    codes = compiled.inspect_asm().values()
+    assert len(codes) == 2
+    for code in codes:
+        assert "sqrt" in code
+        assert "fmadd" not in code
+        assert "fmla" not in code
+
+
+@pytest.mark.parametrize(("name", "used"), [("numba", "numba"), ("numpy", "numpy"), ("auto", "numba")])
+def test_the_kernel_in_use_can_be_asked_for_and_forced(monkeypatch, name, used):
+    """By the function, or by the environment variable when it is first needed."""
+    monkeypatch.setattr(kernels, "_on_cpu", None)
+    monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", name)
+    assert kernels.on_cpu().__name__ == f"rmsprop_graves.kernels.{used}"
+    monkeypatch.setattr(kernels, "_on_cpu", None)
+    kernels.use_on_cpu(name)
+    assert kernels.on_cpu().__name__ == f"rmsprop_graves.kernels.{used}"
+
+
+def run_python(code, **environment):
+    """What a new interpreter prints and warns of when it runs the code."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+STEP = """
+import numpy, sys
+from rmsprop_graves import RMSpropGraves
+import chainer
+assert "numba" not in sys.modules
+link = chainer.links.Linear(1, 1)
+optimizer = RMSpropGraves().setup(link)
+assert "numba" not in sys.modules
+link.W.grad, link.b.grad = numpy.ones((1, 1), "f"), numpy.ones(1, "f")
+for _ in range(3):
+    optimizer.update()
+from rmsprop_graves.kernels import numba
+print("numba" in sys.modules, sum(numba._pass.stats.cache_hits.values()))
+"""
+
+
+def test_numba_is_imported_at_the_first_update_and_its_code_kept_on_disk(tmp_path):
+    """A second process compiles nothing."""
+    cache = str(tmp_path / "cache")
+    assert run_python(STEP, NUMBA_CACHE_DIR=cache)[0] == "True 0\n"
+    assert run_python(STEP, NUMBA_CACHE_DIR=cache)[0] == "True 1\n"
+
+
+def test_a_cache_that_cannot_be_written_is_warned_of_once_and_done_without():
+    """As where neither the package's folder nor the home is writable: Numba finds no place for its files."""
+    nowhere = """
+import numba.core.caching as caching
+getattr(caching, "CacheImpl", getattr(caching, "_CacheImpl", None))._locator_classes = []
+"""
+    stdout, stderr = run_python(nowhere + STEP.replace('assert "numba" not in sys.modules', ""))
+    assert stdout == "True 0\n"
+    assert stderr.count("RuntimeWarning") == 1
+    assert "The update is compiled anew in each process" in stderr
