@@ -26,7 +26,7 @@ test: $(VENV)/$(EXTRAS)
 	$(BIN)/pytest $(PYTEST)
 
 coverage: $(VENV)/$(EXTRAS),coverage
-	$(BIN)/coverage run -m pytest -p no:xdist
+	$(BIN)/coverage run $(BIN)/pytest -p no:xdist
 	$(BIN)/coverage combine
 	$(BIN)/coverage report
 
