@@ -5,32 +5,15 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import subprocess
 import sys
-import tempfile
-import textwrap
 import traceback
 
 import chainer
 import numpy
 import pytest
+from interpreter import run_python
 
 from rmsprop_graves import _chainer, _pkg_resources
-
-
-def run_python(code, *options, expect=0):
-    """What a new interpreter prints when it runs the code."""
-    # Elsewhere than in the checkout, whose sources would be imported in place of the installed package.
-    done = subprocess.run(
-        [sys.executable, *options, "-c", textwrap.dedent(code)],
-        cwd=tempfile.gettempdir(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == expect, done.stderr
-    return done.stdout if expect == 0 else done.stderr
-
 
 # What is repaired works
 
@@ -150,9 +133,9 @@ def test_every_repair_names_an_expression_that_is_there():
         spec = importlib.util.find_spec(name)
         source = spec.loader.get_data(spec.origin)
         for old, new in replacements.items():
-            before = _chainer.ast.parse(source)
-            after = _chainer._Repair({old: new}).visit(_chainer.ast.parse(source))
-            assert _chainer.ast.dump(before) != _chainer.ast.dump(after), (name, old)
+            before = ast.parse(source)
+            after = _chainer._Repair({old: new}).visit(ast.parse(source))
+            assert ast.dump(before) != ast.dump(after), (name, old)
 
 
 def test_a_repaired_module_shows_its_own_source_and_lines():
@@ -281,7 +264,7 @@ def test_a_failed_import_of_chainer_is_recovered(package, tmp_path):
 
 def test_a_missing_chainer_is_one_clear_error_with_the_command(tmp_path):
     """No traceback of ten imports: what is missing and how it is installed."""
-    error = run_python(
+    _, error = run_python(
         """
         import sys
 

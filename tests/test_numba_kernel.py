@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import hypothesis.extra.numpy as hypothesis_numpy
 import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreter import run_python
 from models import assert_same_bits
 
 from rmsprop_graves import kernels
 from rmsprop_graves.kernels import numpy as numpy_kernel
 
 numba_kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
-
 numba = pytest.importorskip("numba", exc_type=ImportError)
+
 NAMES = ("param", "grad", "n", "g", "delta")
 LAYOUTS = {
     "contiguous": lambda array: array,
@@ -103,15 +100,6 @@ def test_the_kernel_in_use_can_be_asked_for_and_forced(monkeypatch, name, used):
     monkeypatch.setattr(kernels, "_on_cpu", None)
     kernels.use_on_cpu(name)
     assert kernels.on_cpu().__name__ == f"rmsprop_graves.kernels.{used}"
-
-
-def run_python(code, **environment):
-    """What a new interpreter prints and warns of when it runs the code."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
 
 
 STEP = """
