@@ -7,6 +7,7 @@ from typing import Any
 from chainer.optimizer import GradientMethod, HyperparameterProxy
 
 from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
+from rmsprop_graves._plan import Plan
 from rmsprop_graves._update_rule import RMSpropGravesRule
 
 
@@ -61,6 +62,7 @@ class RMSpropGraves(GradientMethod):
         self.hyperparam.alpha = alpha
         self.hyperparam.momentum = momentum
         self.hyperparam.eps = eps
+        self._plan = Plan()
 
     lr = HyperparameterProxy("lr")
     alpha = HyperparameterProxy("alpha")
@@ -88,7 +90,29 @@ class RMSpropGraves(GradientMethod):
             RuntimeError: The optimizer is not set up.
         """
         self._check_set_up()
-        super().update(lossfun, *args, **kwds)
+        if lossfun is not None:
+            loss = lossfun(*args, **kwds)
+            if getattr(self, "_use_cleargrads", True):
+                self.target.cleargrads()
+            else:
+                self.target.zerograds()
+            loss.backward(loss_scale=self._loss_scale)
+            del loss
+        self.reallocate_cleared_grads()
+        self.check_nan_in_grads()
+        self.call_hooks("pre")
+        self.t += 1
+        if self.is_safe_to_update():
+            self._plan.update(self.target.params())
+        self.reallocate_cleared_grads()
+        self.call_hooks("post")
+        self.update_loss_scale()
+
+    def reallocate_cleared_grads(self) -> None:
+        """Gives each parameter without a gradient one of zeros; called around every hook and update."""
+        # Chainer's own takes 2 to 3 microseconds a parameter to find that nothing is to be done.
+        if any(param._grad is None and param._grad_var is None for param in self.target.params()):
+            super().reallocate_cleared_grads()
 
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, epoch, and each rule's t and state, not the parameters themselves.

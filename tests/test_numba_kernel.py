@@ -80,7 +80,7 @@ def test_steady_gradients_stay_finite_and_the_same():
 def test_it_multiplies_and_adds_separately():
     """The machine code holds no fused multiply-add, which would round once where NumPy rounds twice."""
     # Anew, since code from the cache cannot be looked into.
-    compiled = numba.njit(**numba_kernel._OPTIONS)(numba_kernel._step_elements)
+    compiled = numba.njit(**numba_kernel._OPTIONS)(numba_kernel._step_elements.py_func)
     for dtype in ("f4", "f8"):
         compiled(*(numpy.ones(100, dtype) for _ in NAMES), 1e-2, 0.9, 0.1, 0.8, 1e-4)
     codes = compiled.inspect_asm().values()
@@ -114,7 +114,7 @@ link.W.grad, link.b.grad = numpy.ones((1, 1), "f"), numpy.ones(1, "f")
 for _ in range(3):
     optimizer.update()
 from rmsprop_graves.kernels import numba
-print("numba" in sys.modules, sum(numba._pass.stats.cache_hits.values()))
+print("numba" in sys.modules, sum(numba._walk.stats.cache_hits.values()))
 """
 
 

@@ -5,6 +5,9 @@ Every kernel takes plain arrays through one signature,
 
 NumPy arrays are stepped by the compiled kernel where Numba is installed and by NumPy otherwise, to the same bits.
 :func:`on_cpu` says which; the environment variable ``RMSPROP_GRAVES_CPU_KERNEL`` or :func:`use_on_cpu` forces one.
+
+Large parameters and models are divided among threads, to the same bits: one for each core that the process may use,
+or ``OMP_NUM_THREADS`` if that is fewer. :func:`get_num_threads` says how many, :func:`set_num_threads` sets it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,10 @@ import importlib
 import os
 import warnings
 from types import ModuleType
+
+from rmsprop_graves.kernels.threads import get_num_threads, set_num_threads
+
+__all__ = ["get_num_threads", "on_cpu", "set_num_threads", "use_on_cpu"]
 
 _NAMES = ("auto", "numba", "numpy")
 _VARIABLE = "RMSPROP_GRAVES_CPU_KERNEL"
@@ -41,7 +48,7 @@ def use_on_cpu(name: str) -> None:
 
     Raises:
         ValueError: There is no such kernel.
-        ImportError: Numba is asked for and cannot be imported.
+        ImportError: Numba is asked for and cannot be imported. What it raises where it cannot compile is raised too.
     """
     global _on_cpu
     if name not in _NAMES:
@@ -52,16 +59,15 @@ def use_on_cpu(name: str) -> None:
 def _best() -> ModuleType:
     try:
         return _kernel("numba")
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
-    except ImportError as error:
-        # Numba is made for certain versions of NumPy, and says here which.
-        warnings.warn(
-            f"Numba cannot be used ({error}). The update goes on with NumPy alone, to the same bits, but slower.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    except Exception as error:
+        # Numba is an extra. One that is there says here what it lacks, such as a NumPy as old as it.
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
+            warnings.warn(
+                f"Numba cannot be used ({type(error).__name__}: {error}). "
+                "The update goes on with NumPy alone, to the same bits, but slower.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
     return _kernel("numpy")
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numba
 import numpy
+from numba.extending import intrinsic
 
 from rmsprop_graves.kernels import numpy as numpy_kernel
+from rmsprop_graves.kernels import threads
 
 
 def step(
@@ -44,23 +46,151 @@ def step(
         TypeError: The dtype of ``param`` is not a real floating one.
     """
     arrays = (param, grad, n, g, delta)
-    dtype = param.dtype
-    if (
-        dtype in _DTYPES
-        and dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
-        and param.shape == grad.shape == n.shape == g.shape == delta.shape
-        and all(array.flags.carray for array in arrays)
-    ):
-        _pass(*(array.reshape(-1) for array in arrays), lr, alpha, 1 - alpha, momentum, eps)
+    # A gradient in the memory of what is written is copied first, if it must be, by the NumPy kernel.
+    if _fit(*arrays) and not any(numpy.may_share_memory(grad, array) for array in (param, n, g, delta)):
+        flat = [array.reshape(-1) for array in arrays]
+
+        def step_span(begin: int, end: int) -> None:
+            _step_elements(*(array[begin:end] for array in flat), lr, alpha, 1 - alpha, momentum, eps)
+
+        threads.run(step_span, param.size)
     else:
         numpy_kernel.step(*arrays, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
 
 
+class Table:
+    """Parameters and their states by the addresses of their arrays, stepped in one call.
+
+    Args:
+        params: The parameters, of one dtype.
+        ns: The running mean of the squared gradient of each.
+        gs: The running mean of the gradient of each.
+        deltas: The last step of each.
+    """
+
+    def __init__(
+        self,
+        params: list[numpy.ndarray],
+        ns: list[numpy.ndarray],
+        gs: list[numpy.ndarray],
+        deltas: list[numpy.ndarray],
+    ) -> None:
+        # They also keep what is at the addresses.
+        self.columns = [params, ns, gs, deltas]
+        # None where an array cannot be stepped by its address.
+        self._shapes = [arrays[0].shape if _fit(*arrays) else None for arrays in zip(*self.columns)]
+        sizes = [0 if shape is None else param.size for shape, param in zip(self._shapes, params)]
+        self._bounds = numpy.cumsum([0, *sizes])
+        self._nbytes = numpy.array(sizes, numpy.uintp) * params[0].itemsize
+        self._addresses = numpy.array([_addresses(column) for column in self.columns])
+        self._like = numpy.empty(0, params[0].dtype)
+        self._hyperparameters: list[dict[str, float]] = []
+        self._values = numpy.empty((len(params), 4))
+
+        # What is written, as intervals in order of their beginnings. Some overlap where a parameter is there twice.
+        starts = self._addresses.ravel()
+        order = numpy.argsort(starts)
+        self._written_from = numpy.append(starts[order], numpy.iinfo(numpy.uintp).max)
+        self._written_to = numpy.maximum.accumulate((starts + numpy.tile(self._nbytes, 4))[order])
+        self._is_tangled = bool((self._written_to[:-1] > self._written_from[1:-1]).any())
+
+    def misfits(self, grads: list[numpy.ndarray]) -> list[int]:
+        """The places of parameters that cannot be stepped by their addresses, with these gradients.
+
+        Those are among them that were given another shape in place or made read-only since the table was made.
+        """
+        return [
+            place
+            for place, (shape, grad, param, n, g, delta) in enumerate(zip(self._shapes, grads, *self.columns))
+            if not (
+                grad.shape == shape == param.shape == n.shape == g.shape == delta.shape
+                and grad.dtype == param.dtype
+                and grad.flags.carray
+                and param.flags.writeable
+            )
+        ]
+
+    def step(self, grads: list[numpy.ndarray], hyperparameters: list[dict[str, float]], first: int, last: int) -> None:
+        """Steps the parameters at places from first to before last, in order; no misfit may be among them.
+
+        Args:
+            grads: The gradient of each parameter.
+            hyperparameters: lr, alpha, momentum and eps of each.
+            first: The first place.
+            last: The place after the last.
+        """
+        addresses = _addresses(grads)
+        if self._is_written(addresses, first, last):
+            params, *states = self.columns
+            for place in range(first, last):
+                n, g, delta = (state[place] for state in states)
+                step(params[place], grads[place], n, g, delta, **hyperparameters[place])
+            return
+        if hyperparameters != self._hyperparameters:
+            names = ("lr", "alpha", "momentum", "eps")
+            self._values[:] = [[values[name] for name in names] for values in hyperparameters]
+            self._hyperparameters = hyperparameters
+        offset = int(self._bounds[first])
+
+        def step_span(begin: int, end: int) -> None:
+            _walk(self._addresses, addresses, self._bounds, self._values, self._like, offset + begin, offset + end)
+
+        size = int(self._bounds[last]) - offset
+        # What is stepped twice must be so in order.
+        if self._is_tangled:
+            step_span(0, size)
+        else:
+            threads.run(step_span, size)
+
+    def _is_written(self, addresses: numpy.ndarray, first: int, last: int) -> bool:
+        """Whether the step would write into one of the gradients."""
+        addresses = addresses[first:last]
+        following = numpy.searchsorted(self._written_to, addresses, side="right")
+        return bool((self._written_from[following] < addresses + self._nbytes[first:last]).any())
+
+
+def _fit(param: numpy.ndarray, *others: numpy.ndarray) -> bool:
+    """Whether arrays are alike and laid out as the compiled pass takes them."""
+    return (
+        param.dtype in _DTYPES
+        and param.flags.carray
+        and all(array.dtype == param.dtype and array.shape == param.shape and array.flags.carray for array in others)
+    )
+
+
+def _addresses(arrays: list[numpy.ndarray]) -> numpy.ndarray:
+    # `array.ctypes.data` takes twenty times as long.
+    addresses: numpy.ndarray = _data_pointers(numpy.fromiter(map(id, arrays), numpy.uintp, len(arrays)))
+    return addresses
+
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
 # Neither fastmath nor contraction: every product and sum is rounded, as in NumPy. A division by zero is infinite.
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
+_HEADER = object.__basicsize__
 _DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 
 
+def _can_cache() -> bool:
+    try:
+        # Any function of this file: where to is decided when it is decorated.
+        numba.njit(cache=True)(_fit)
+    except RuntimeError as error:
+        warnings.warn(
+            f"{error}. The update is compiled anew in each process; NUMBA_CACHE_DIR may name a folder for it.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+_compiled = numba.njit(cache=_can_cache(), **_OPTIONS)
+
+
+@_compiled
 def _step_elements(
     param: Any,
     grad: Any,
@@ -86,16 +216,60 @@ def _step_elements(
         param[i] += delta[i]
 
 
-def _compile() -> Any:
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(_step_elements)
-    except RuntimeError as error:
-        warnings.warn(
-            f"{error}. The update is compiled anew in each process; NUMBA_CACHE_DIR may name a folder for it.",
-            RuntimeWarning,
-            stacklevel=2,
+@intrinsic
+def _pointer(context: Any, address: Any, like: Any) -> Any:
+    """The address as a pointer to numbers of the dtype of an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return numba.types.CPointer(like.dtype)(address, like), generate
+
+
+@_compiled
+def _data_pointers(objects: Any) -> Any:
+    """Where the data is of arrays, whose own addresses are given: what follows the header of a Python object.
+
+    So it is in `PyArrayObject_fields`, which NumPy's C interface makes public and keeps as it is.
+    """
+    addresses = numpy.empty_like(objects)
+    for i in range(objects.size):
+        addresses[i] = numba.carray(_pointer(objects[i] + _HEADER, objects), 1)[0]
+    return addresses
+
+
+@_compiled
+def _walk(addresses: Any, grads: Any, bounds: Any, hyperparameters: Any, like: Any, begin: Any, end: Any) -> None:
+    """Steps elements begin to end of the parameters, counted through all of them."""
+    row = numpy.searchsorted(bounds, begin, side="right") - 1
+    while begin < end:
+        offset = (begin - bounds[row]) * like.itemsize
+        count = min(bounds[row + 1], end) - begin
+        lr, alpha, momentum, eps = hyperparameters[row]
+        _step_elements(
+            numba.carray(_pointer(addresses[0, row] + offset, like), count),
+            numba.carray(_pointer(grads[row] + offset, like), count),
+            numba.carray(_pointer(addresses[1, row] + offset, like), count),
+            numba.carray(_pointer(addresses[2, row] + offset, like), count),
+            numba.carray(_pointer(addresses[3, row] + offset, like), count),
+            lr,
+            alpha,
+            1 - alpha,
+            momentum,
+            eps,
         )
-        return numba.njit(**_OPTIONS)(_step_elements)
+        begin += count
+        row += 1
 
 
-_pass = _compile()
+def _prove() -> None:
+    """Finds out here, and not in the middle of an update, whether the code can be compiled and works."""
+    arrays = [numpy.ones((2, 3), numpy.float32) for _ in range(5)]
+    if _addresses(arrays).tolist() != [array.ctypes.data for array in arrays]:
+        raise ImportError("this NumPy keeps its arrays in another form than NumPy 1 and 2")
+    param, grad, *states = arrays
+    table = Table([param], *([state] for state in states))
+    table.step([grad], [{"lr": 1.0, "alpha": 1.0, "momentum": 1.0, "eps": 1.0}], 0, 1)
+
+
+_prove()

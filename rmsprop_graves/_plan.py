@@ -1,0 +1,122 @@
+"""The update of a whole model at once."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Iterable
+
+import chainer
+import numpy
+from chainer.backend import CpuDevice
+
+from rmsprop_graves import kernels
+from rmsprop_graves._update_rule import RMSpropGravesRule
+
+
+class Plan:
+    """Updates parameters as ``param.update()`` would in turn, and those that need nothing special together.
+
+    Before a special parameter is updated those that precede it have been, so that whatever is called for it finds
+    the model as Chainer would show it.
+    """
+
+    def __init__(self) -> None:
+        # Those of the last update, in order. One serves again as long as its arrays are the same objects.
+        self._tables: list[Any] = []
+
+    def __reduce__(self) -> Any:
+        # Another process has other addresses, and a copy of the optimizer other arrays.
+        return Plan, ()
+
+    def update(self, params: Iterable[Any]) -> None:
+        """Updates each parameter, and one that comes twice twice."""
+        last, self._tables = iter(self._tables), []
+        batch: list[Any] = []
+
+        def step_batch() -> None:
+            if batch:
+                self._tables.append(_step(batch, next(last, None)))
+                batch.clear()
+
+        parent = inherited = dtype = None
+        for param in params:
+            arrays = _arrays_if_plain(param)
+            if arrays is None:
+                step_batch()
+                param.update()
+                parent = None  # what it called may have set a hyperparameter
+                continue
+            hyperparam = param.update_rule.hyperparam
+            if len(hyperparam.__dict__) > 1:
+                values = hyperparam.as_floats()
+            else:
+                # It has its parent alone, whose values are read once for all its children.
+                if parent is not hyperparam._parent:
+                    parent, inherited = hyperparam._parent, hyperparam.as_floats()
+                values = inherited
+            if arrays[0].dtype is not dtype:
+                step_batch()
+                dtype = arrays[0].dtype
+            batch.append((param, values, *arrays))
+        step_batch()
+
+
+def _step(batch: list[Any], table: Any) -> Any:
+    """Steps plain parameters of one dtype, by the table given if it is of their arrays. Returns their table."""
+    kernel = kernels.on_cpu()
+    if not hasattr(kernel, "Table"):
+        for param, values, *arrays in batch:
+            param.update_rule.t += 1
+            kernel.step(*arrays, **values)
+        return None
+    params, values, arrays, grads, *states = (list(column) for column in zip(*batch))
+    columns = [arrays, *states]
+    if not isinstance(table, kernel.Table) or not _are_same(table.columns, columns):
+        table = kernel.Table(*columns)
+    begin = 0
+    for end in (*table.misfits(grads), len(params)):
+        if begin < end:
+            for param in params[begin:end]:
+                param.update_rule.t += 1
+            table.step(grads, values, begin, end)
+        if end < len(params):
+            params[end].update()
+        begin = end + 1
+    return table
+
+
+def _are_same(columns: list[list[Any]], others: list[list[Any]]) -> bool:
+    return len(columns[0]) == len(others[0]) and all(
+        all(map(operator.is_, column, other)) for column, other in zip(columns, others)
+    )
+
+
+def _arrays_if_plain(param: Any) -> tuple[numpy.ndarray, ...] | None:
+    """The arrays of a step that is nothing but the kernel's on a CPU, in its order.
+
+    Chainer's private attributes are read where its properties would take longer than the step of a small array.
+    """
+    rule = param.update_rule
+    if type(rule) is not RMSpropGravesRule or type(param) is not chainer.Parameter or not rule.enabled:
+        return None
+    state = rule._state
+    hookable = rule._hookable
+    if (
+        not state
+        or hookable._pre_update_hooks
+        or hookable._post_update_hooks
+        or param._loss_scale is not None
+        or param._layout is not None
+        or not param._grad_valid
+        or type(param._device) is not CpuDevice
+    ):
+        return None
+    array = param._data[0]
+    grad = param._grad if param._grad_var is None else param._grad_var.array
+    n, g, delta = state.get("n"), state.get("g"), state.get("delta")
+    # ChainerX's, iDeep's, CuPy's, none, or a subclass.
+    if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is numpy.ndarray):
+        return None
+    if rule._use_fp32_update and array.dtype == numpy.float16:
+        return None
+    return array, grad, n, g, delta

@@ -1,0 +1,129 @@
+"""The threads among which a kernel on a CPU divides its work."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Callable
+
+# Elements handed out at once. The step of so many takes longer than waking a thread, and not so long that one
+# that started late would be waited for.
+SPAN = 1 << 17
+
+_VARIABLE = "OMP_NUM_THREADS"
+
+_num_threads: int | None = None
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+
+
+def get_num_threads() -> int:
+    """How many threads step a large parameter or model.
+
+    Until it is set, the cores that this process may use, or ``OMP_NUM_THREADS`` where that is fewer.
+    """
+    global _num_threads
+    if _num_threads is None:
+        cores = _usable_cores()
+        _num_threads = min(cores, _from_environment() or cores)
+    return _num_threads
+
+
+def set_num_threads(count: int) -> None:
+    """Sets how many threads step a large parameter or model from here on. The bits are the same for any number.
+
+    Args:
+        count: The number of threads, of which the one that calls the update is one.
+
+    Raises:
+        ValueError: It is not a positive integer.
+    """
+    global _num_threads
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"the number of threads must be an integer >= 1, got {count!r}")
+    _num_threads = count
+
+
+def run(work: Callable[[int, int], None], size: int) -> None:
+    """Calls ``work(begin, end)`` for spans that make up ``range(size)``, on as many threads as pay.
+
+    It returns, or raises what a call raised, when no call is under way any more.
+    """
+    helpers = min(get_num_threads(), size // SPAN) - 1
+    if helpers < 1:
+        work(0, size)
+        return
+    spans = deque((begin, min(begin + SPAN, size)) for begin in range(0, size, SPAN))
+
+    def work_until_done() -> None:
+        while True:
+            try:
+                span = spans.popleft()
+            except IndexError:
+                return
+            work(*span)
+
+    futures: list[Future[None]] = []
+    try:
+        pool = _pool_of(helpers)
+        for _ in range(helpers):
+            futures.append(pool.submit(work_until_done))
+    except RuntimeError:
+        # No thread can be started while the interpreter exits, or when the process has as many as it may have.
+        # Whoever is there does the work; who comes too late finds none left.
+        pass
+    try:
+        work_until_done()
+    finally:
+        futures = [future for future in futures if not future.cancel()]
+        wait(futures)
+    for future in futures:
+        future.result()
+
+
+def _pool_of(size: int) -> ThreadPoolExecutor:
+    global _pool, _pool_size
+    pool = _pool
+    # Two threads that come here at once make two pools, of which one is dropped when its work is done.
+    if pool is None or _pool_size < size:
+        pool = ThreadPoolExecutor(size, thread_name_prefix="rmsprop_graves")
+        _pool, _pool_size = pool, size
+    return pool
+
+
+def _end_pool() -> None:
+    """Before a fork, which would copy the locks and the queue of the threads, but not the threads."""
+    pool = _pool
+    _forget_pool()
+    if pool is not None:
+        pool.shutdown()
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _from_environment() -> int | None:
+    value = os.environ.get(_VARIABLE, "")
+    # OpenMP's form: a list has one number for each level of nested parallelism.
+    first = value.partition(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    if first:
+        message = f"{_VARIABLE} must be an integer >= 1, got {value!r}; it is ignored"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return None
+
+
+if hasattr(os, "register_at_fork"):
+    # In the child once more, for another thread may have begun a pool in between.
+    os.register_at_fork(before=_end_pool, after_in_child=_forget_pool)
