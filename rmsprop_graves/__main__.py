@@ -55,7 +55,7 @@ def _info() -> str:
         "Chainer": chainer.__version__,
         "CuPy": cuda.cupy.__version__ if cuda.available else f"none usable: {_first_line(cuda._resolution_error)}",
         "Numba": _version_of("numba"),
-        "@numpy": f"{platform.machine()}, stepped by {kernels.on_cpu().__name__}",
+        "@numpy": f"{platform.machine()}, stepped by {_on_cpu()}",
     }
     if cuda.available:
         runtime = cuda.cupy.cuda.runtime
@@ -66,6 +66,12 @@ def _info() -> str:
         except runtime.CUDARuntimeError as error:
             lines["@cupy"] = f"no device: {_first_line(error)}"
     return "\n".join(f"{name:<16}{value}" for name, value in lines.items())
+
+
+def _on_cpu() -> str:
+    name, threads = kernels.on_cpu().__name__, kernels.get_num_threads()
+    # NumPy's is not divided among threads.
+    return f"{name}, on {threads} thread{'s' * (threads > 1)}" if name.endswith(".numba") else name
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from models import assert_same_bits
 
 from rmsprop_graves import kernels
 from rmsprop_graves.kernels import numpy as numpy_kernel
+from rmsprop_graves.kernels import threads
 
 numba_kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
 numba = pytest.importorskip("numba", exc_type=ImportError)
@@ -77,6 +78,31 @@ def test_steady_gradients_stay_finite_and_the_same():
     assert all(numpy.isfinite(array).all() for array in ours.values())
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch, count):
+    """Wherever the arrays are divided."""
+    monkeypatch.setattr(threads, "SPAN", 100)
+    monkeypatch.setattr(threads, "_num_threads", count)
+    rng = numpy.random.RandomState(count)
+    arrays = {name: rng.standard_normal((3, 337)).astype("f4") for name in NAMES}
+    assert_both_step_alike(arrays, lr=1e-2, alpha=0.9, momentum=0.8, eps=1e-4)
+
+
+@pytest.mark.parametrize("of", ["param", "n", "g", "delta"])
+def test_a_gradient_in_memory_that_is_written_is_read_before(of):
+    """It begins one element before the parameter or state, and must not be read as that is written."""
+    hyperparameters = {"lr": 1e-2, "alpha": 0.9, "momentum": 0.8, "eps": 1e-4}
+    ends = []
+    for kernel in (numba_kernel, numpy_kernel):
+        rng = numpy.random.RandomState(0)
+        buffer = rng.uniform(1, 2, 101)
+        arrays = {name: rng.uniform(1, 2, 100) for name in NAMES}
+        arrays[of], arrays["grad"] = buffer[1:], buffer[:-1]
+        kernel.step(**arrays, **hyperparameters)
+        ends.append(arrays)
+    assert_same_bits(*ends)
+
+
 def test_it_multiplies_and_adds_separately():
     """The machine code holds no fused multiply-add, which would round once where NumPy rounds twice."""
     # Anew, since code from the cache cannot be looked into.
@@ -135,3 +161,44 @@ getattr(caching, "CacheImpl", getattr(caching, "_CacheImpl", None))._locator_cla
     assert stdout == "True 0\n"
     assert stderr.count("RuntimeWarning") == 1
     assert "The update is compiled anew in each process" in stderr
+
+
+NO_COMPILER = """
+import numba.core.dispatcher
+
+def compile(self, signature):
+    raise numba.core.errors.LoweringError("no such instruction\\nand more of this")
+
+numba.core.dispatcher.Dispatcher.compile = compile
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "environment", "reason"),
+    [
+        (NO_COMPILER, {}, "LoweringError: no such instruction"),
+        ("", {"NUMBA_DISABLE_JIT": "1"}, "ImportError: NUMBA_DISABLE_JIT is set"),
+    ],
+    ids=["fails to compile", "is told not to compile"],
+)
+def test_where_numba_imports_but_does_not_compile_training_goes_on(code, environment, reason):
+    """With NumPy, after one warning that says why; where Numba is asked for by name, its error is raised."""
+    code += """
+import numpy
+from rmsprop_graves import RMSpropGraves, kernels
+import chainer
+link = chainer.links.Linear(1, 1)
+optimizer = RMSpropGraves().setup(link)
+link.W.grad, link.b.grad = numpy.ones((1, 1), "f"), numpy.ones(1, "f")
+for _ in range(3):
+    optimizer.update()
+print(kernels.on_cpu().__name__, optimizer.t, link.W.update_rule.t)
+try:
+    kernels.use_on_cpu("numba")
+except Exception as error:
+    print(type(error).__name__)
+"""
+    stdout, stderr = run_python(code, **environment)
+    assert stdout == f"rmsprop_graves.kernels.numpy 3 3\n{reason.partition(':')[0]}\n"
+    assert stderr.count("RuntimeWarning") == 1
+    assert f"Numba cannot be used ({reason}" in stderr
