@@ -38,25 +38,24 @@ class Plan:
                 self._tables.append(_step(batch, next(last, None)))
                 batch.clear()
 
-        parent = inherited = dtype = None
+        parent = inherited = None
         for param in params:
             arrays = _arrays_if_plain(param)
             if arrays is None:
                 step_batch()
                 param.update()
-                parent = None  # what it called may have set a hyperparameter
+                inherited = None  # what it called may have set a hyperparameter
                 continue
             hyperparam = param.update_rule.hyperparam
             if len(hyperparam.__dict__) > 1:
                 values = hyperparam.as_floats()
             else:
                 # It has its parent alone, whose values are read once for all its children.
-                if parent is not hyperparam._parent:
+                if inherited is None or parent is not hyperparam._parent:
                     parent, inherited = hyperparam._parent, hyperparam.as_floats()
                 values = inherited
-            if arrays[0].dtype is not dtype:
+            if batch and arrays[0].dtype != batch[-1][2].dtype:
                 step_batch()
-                dtype = arrays[0].dtype
             batch.append((param, values, *arrays))
         step_batch()
 

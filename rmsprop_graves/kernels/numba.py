@@ -130,17 +130,16 @@ class Table:
             names = ("lr", "alpha", "momentum", "eps")
             self._values[:] = [[values[name] for name in names] for values in hyperparameters]
             self._hyperparameters = hyperparameters
-        offset = int(self._bounds[first])
 
         def step_span(begin: int, end: int) -> None:
             _walk(self._addresses, addresses, self._bounds, self._values, self._like, offset + begin, offset + end)
 
-        size = int(self._bounds[last]) - offset
-        # What is stepped twice must be so in order.
-        if self._is_tangled:
-            step_span(0, size)
-        else:
-            threads.run(step_span, size)
+        # What is stepped twice must be so in turn.
+        stops = range(first + 1, last + 1) if self._is_tangled else (last,)
+        for stop in stops:
+            offset = int(self._bounds[first])
+            threads.run(step_span, int(self._bounds[stop]) - offset)
+            first = stop
 
     def _is_written(self, addresses: numpy.ndarray, first: int, last: int) -> bool:
         """Whether the step would write into one of the gradients."""
