@@ -26,12 +26,13 @@ class Hyperparameter(_ChainerHyperparameter):
             _check(name, value)
         super().__setattr__(name, value)
 
-    def as_floats(self) -> dict[str, Any]:
-        """The four values, own or inherited, as Python floats.
 
-        A NumPy float64 scalar would make float64 temporaries of float32 arrays on NumPy 2.
-        """
-        return {name: float(getattr(self, name)) for name in DEFAULTS}
+def as_floats(hyperparam: _ChainerHyperparameter) -> dict[str, float]:
+    """The four values, own or inherited, as Python floats.
+
+    A NumPy float64 scalar would make float64 temporaries of float32 arrays on NumPy 2.
+    """
+    return {name: float(getattr(hyperparam, name)) for name in DEFAULTS}
 
 
 def _check(name: str, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Iterable
 
 import chainer
@@ -10,7 +9,10 @@ import numpy
 from chainer.backend import CpuDevice
 
 from rmsprop_graves import kernels
+from rmsprop_graves._hyperparameter import Hyperparameter, as_floats
 from rmsprop_graves._update_rule import RMSpropGravesRule
+
+_ATTRIBUTES = len(vars(RMSpropGravesRule()))
 
 
 class Plan:
@@ -41,19 +43,21 @@ class Plan:
         parent = inherited = None
         for param in params:
             arrays = _arrays_if_plain(param)
-            if arrays is None:
+            values = None
+            if arrays is not None:
+                hyperparam = param.update_rule.hyperparam
+                if type(hyperparam) is not Hyperparameter or len(hyperparam.__dict__) > 1:
+                    values = _values(hyperparam)
+                else:
+                    # It has its parent alone, whose values are read once for all its children.
+                    if inherited is None or parent is not hyperparam._parent:
+                        parent, inherited = hyperparam._parent, _values(hyperparam)
+                    values = inherited
+            if arrays is None or values is None:
                 step_batch()
                 param.update()
                 inherited = None  # what it called may have set a hyperparameter
                 continue
-            hyperparam = param.update_rule.hyperparam
-            if len(hyperparam.__dict__) > 1:
-                values = hyperparam.as_floats()
-            else:
-                # It has its parent alone, whose values are read once for all its children.
-                if inherited is None or parent is not hyperparam._parent:
-                    parent, inherited = hyperparam._parent, hyperparam.as_floats()
-                values = inherited
             if batch and arrays[0].dtype != batch[-1][2].dtype:
                 step_batch()
             batch.append((param, values, *arrays))
@@ -70,7 +74,7 @@ def _step(batch: list[Any], table: Any) -> Any:
         return None
     params, values, arrays, grads, *states = (list(column) for column in zip(*batch))
     columns = [arrays, *states]
-    if not isinstance(table, kernel.Table) or not _are_same(table.columns, columns):
+    if not isinstance(table, kernel.Table) or not table.holds(*columns):
         table = kernel.Table(*columns)
     begin = 0
     for end in (*table.misfits(grads), len(params)):
@@ -84,10 +88,12 @@ def _step(batch: list[Any], table: Any) -> Any:
     return table
 
 
-def _are_same(columns: list[list[Any]], others: list[list[Any]]) -> bool:
-    return len(columns[0]) == len(others[0]) and all(
-        all(map(operator.is_, column, other)) for column, other in zip(columns, others)
-    )
+def _values(hyperparam: Any) -> dict[str, float] | None:
+    """None where a value is missing or no number: the ordinary path then says so, when its turn has come."""
+    try:
+        return as_floats(hyperparam)
+    except Exception:
+        return None
 
 
 def _arrays_if_plain(param: Any) -> tuple[numpy.ndarray, ...] | None:
@@ -97,6 +103,9 @@ def _arrays_if_plain(param: Any) -> tuple[numpy.ndarray, ...] | None:
     """
     rule = param.update_rule
     if type(rule) is not RMSpropGravesRule or type(param) is not chainer.Parameter or not rule.enabled:
+        return None
+    # A method may have been set on the instance.
+    if len(rule.__dict__) != _ATTRIBUTES or "update" in param.__dict__:
         return None
     state = rule._state
     hookable = rule._hookable

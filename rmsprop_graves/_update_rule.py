@@ -9,7 +9,7 @@ import numpy
 from chainer.optimizer import UpdateRule
 
 from rmsprop_graves import kernels
-from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
+from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter, as_floats
 
 _default_hyperparam = Hyperparameter()
 for _name, _value in DEFAULTS.items():
@@ -77,7 +77,7 @@ class RMSpropGravesRule(UpdateRule):
                     f"parameter {param.name}: the update on a CPU takes numpy.ndarray, found "
                     f"{type(array).__module__}.{type(array).__qualname__}; move the model with model.to_cpu()"
                 )
-        kernels.on_cpu().step(*arrays, **self.hyperparam.as_floats())
+        kernels.on_cpu().step(*arrays, **as_floats(self.hyperparam))
 
     def update_core_gpu(self, param: Any) -> None:
         """Steps a parameter whose arrays are CuPy's."""
@@ -87,7 +87,7 @@ class RMSpropGravesRule(UpdateRule):
         # Imported here, so that CuPy is needed only where there is a CuPy array.
         from rmsprop_graves.kernels import cupy as cupy_kernel
 
-        cupy_kernel.step(*arrays, **self.hyperparam.as_floats())
+        cupy_kernel.step(*arrays, **as_floats(self.hyperparam))
 
     def _arrays(self, param: Any) -> tuple[Any, ...] | None:
         """The arrays of a step in the kernels' order; None without a gradient, as Chainer then does nothing."""

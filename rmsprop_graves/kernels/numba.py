@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
+from itertools import groupby
 from typing import Any
 
 import numba
@@ -76,16 +78,15 @@ class Table:
         deltas: list[numpy.ndarray],
     ) -> None:
         # They also keep what is at the addresses.
-        self.columns = [params, ns, gs, deltas]
+        self._columns = columns = [params, ns, gs, deltas]
         # None where an array cannot be stepped by its address.
-        self._shapes = [arrays[0].shape if _fit(*arrays) else None for arrays in zip(*self.columns)]
+        self._shapes = [arrays[0].shape if _fit(*arrays) else None for arrays in zip(*columns)]
         sizes = [0 if shape is None else param.size for shape, param in zip(self._shapes, params)]
         self._bounds = numpy.cumsum([0, *sizes])
         self._nbytes = numpy.array(sizes, numpy.uintp) * params[0].itemsize
-        self._addresses = numpy.array([_addresses(column) for column in self.columns])
+        self._objects = numpy.array([_ids(column) for column in columns])
+        self._addresses = _locate(self._objects)
         self._like = numpy.empty(0, params[0].dtype)
-        self._hyperparameters: list[dict[str, float]] = []
-        self._values = numpy.empty((len(params), 4))
 
         # What is written, as intervals in order of their beginnings. Some overlap where a parameter is there twice.
         starts = self._addresses.ravel()
@@ -94,19 +95,34 @@ class Table:
         self._written_to = numpy.maximum.accumulate((starts + numpy.tile(self._nbytes, 4))[order])
         self._is_tangled = bool((self._written_to[:-1] > self._written_from[1:-1]).any())
 
+    def holds(
+        self,
+        params: list[numpy.ndarray],
+        ns: list[numpy.ndarray],
+        gs: list[numpy.ndarray],
+        deltas: list[numpy.ndarray],
+    ) -> bool:
+        """Whether it is of these very arrays, none of which has been resized or made read-only since."""
+        return (
+            len(params) == len(self._nbytes)
+            and all(all(map(operator.is_, *columns)) for columns in zip(self._columns, (params, ns, gs, deltas)))
+            and numpy.array_equal(_locate(self._objects), self._addresses)
+        )
+
     def misfits(self, grads: list[numpy.ndarray]) -> list[int]:
         """The places of parameters that cannot be stepped by their addresses, with these gradients.
 
-        Those are among them that were given another shape in place or made read-only since the table was made.
+        Those are among them that were given another shape in place since the table was made.
         """
         return [
             place
-            for place, (shape, grad, param, n, g, delta) in enumerate(zip(self._shapes, grads, *self.columns))
+            for place, (shape, address, grad, param, n, g, delta) in enumerate(
+                zip(self._shapes, _locate(_ids(grads)).tolist(), grads, *self._columns)
+            )
             if not (
-                grad.shape == shape == param.shape == n.shape == g.shape == delta.shape
+                address
+                and grad.shape == shape == param.shape == n.shape == g.shape == delta.shape
                 and grad.dtype == param.dtype
-                and grad.flags.carray
-                and param.flags.writeable
             )
         ]
 
@@ -119,20 +135,23 @@ class Table:
             first: The first place.
             last: The place after the last.
         """
-        addresses = _addresses(grads)
+        addresses = _locate(_ids(grads))
         if self._is_written(addresses, first, last):
-            params, *states = self.columns
+            params, *states = self._columns
             for place in range(first, last):
                 n, g, delta = (state[place] for state in states)
                 step(params[place], grads[place], n, g, delta, **hyperparameters[place])
             return
-        if hyperparameters != self._hyperparameters:
-            names = ("lr", "alpha", "momentum", "eps")
-            self._values[:] = [[values[name] for name in names] for values in hyperparameters]
-            self._hyperparameters = hyperparameters
+        values = numpy.empty((len(grads), 4))
+        place = 0
+        # Most or all have the same.
+        for _, group in groupby(hyperparameters, id):
+            same = list(group)
+            values[place : place + len(same)] = [same[0][name] for name in ("lr", "alpha", "momentum", "eps")]
+            place += len(same)
 
         def step_span(begin: int, end: int) -> None:
-            _walk(self._addresses, addresses, self._bounds, self._values, self._like, offset + begin, offset + end)
+            _walk(self._addresses, addresses, self._bounds, values, self._like, offset + begin, offset + end)
 
         # What is stepped twice must be so in turn.
         stops = range(first + 1, last + 1) if self._is_tangled else (last,)
@@ -157,10 +176,8 @@ def _fit(param: numpy.ndarray, *others: numpy.ndarray) -> bool:
     )
 
 
-def _addresses(arrays: list[numpy.ndarray]) -> numpy.ndarray:
-    # `array.ctypes.data` takes twenty times as long.
-    addresses: numpy.ndarray = _data_pointers(numpy.fromiter(map(id, arrays), numpy.uintp, len(arrays)))
-    return addresses
+def _ids(arrays: list[numpy.ndarray]) -> numpy.ndarray:
+    return numpy.fromiter(map(id, arrays), numpy.uintp, len(arrays))
 
 
 if numba.config.DISABLE_JIT:
@@ -168,7 +185,6 @@ if numba.config.DISABLE_JIT:
 
 # Neither fastmath nor contraction: every product and sum is rounded, as in NumPy. A division by zero is infinite.
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
-_HEADER = object.__basicsize__
 _DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 
 
@@ -225,15 +241,21 @@ def _pointer(context: Any, address: Any, like: Any) -> Any:
     return numba.types.CPointer(like.dtype)(address, like), generate
 
 
-@_compiled
-def _data_pointers(objects: Any) -> Any:
-    """Where the data is of arrays, whose own addresses are given: what follows the header of a Python object.
+# Of an array object, as `PyArrayObject_fields` has them, which NumPy's C interface makes public and keeps as they are.
+# `array.ctypes.data` takes twenty times as long as reading them.
+_DATA = object.__basicsize__
+_FLAGS = _DATA + 48
+_IS_CARRAY = 0x1 | 0x100 | 0x400  # contiguous, aligned and writable
 
-    So it is in `PyArrayObject_fields`, which NumPy's C interface makes public and keeps as it is.
-    """
-    addresses = numpy.empty_like(objects)
-    for i in range(objects.size):
-        addresses[i] = numba.carray(_pointer(objects[i] + _HEADER, objects), 1)[0]
+
+@_compiled
+def _locate(objects: Any) -> Any:
+    """The address of each array's data, given that of the array object; 0 where it is not as `_fit` wants it."""
+    addresses = numpy.zeros_like(objects)
+    for place, array in enumerate(objects.flat):
+        flags = numba.carray(_pointer(array + _FLAGS, numpy.empty(0, numpy.int32)), 1)[0]
+        if flags & _IS_CARRAY == _IS_CARRAY:
+            addresses.flat[place] = numba.carray(_pointer(array + _DATA, objects), 1)[0]
     return addresses
 
 
@@ -264,7 +286,10 @@ def _walk(addresses: Any, grads: Any, bounds: Any, hyperparameters: Any, like: A
 def _prove() -> None:
     """Finds out here, and not in the middle of an update, whether the code can be compiled and works."""
     arrays = [numpy.ones((2, 3), numpy.float32) for _ in range(5)]
-    if _addresses(arrays).tolist() != [array.ctypes.data for array in arrays]:
+    read_only = numpy.ones(2)
+    read_only.flags.writeable = False
+    found = _locate(_ids([*arrays, arrays[0].T, read_only])).tolist()
+    if found != [*(array.ctypes.data for array in arrays), 0, 0]:
         raise ImportError("this NumPy keeps its arrays in another form than NumPy 1 and 2")
     param, grad, *states = arrays
     table = Table([param], *([state] for state in states))
