@@ -1,5 +1,6 @@
 # make demo and make test need only python3, make and a package registry.
-# PYTHON=python3.12 make test picks an interpreter; PYTEST='-k hooks' make test picks tests.
+# PYTHON=python3.12 make test picks an interpreter, PYTEST='-k hooks' make test picks tests, and BENCH=--quick make
+# bench a short benchmark.
 
 PYTHON ?= python3
 # One environment for each interpreter.
@@ -8,6 +9,9 @@ EXTRAS ?= examples,test
 # What else to install in a new environment, such as numpy==1.22.0.
 WITH ?=
 PYTEST ?= -n auto
+# What the benchmark needs and compares with; those of the tests do, but PyTorch is not among them.
+PEERS ?= bench
+BENCH ?=
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml README.md build-constraints.txt $(shell find rmsprop_graves -name '*.py*' -not -name '*.pyc')
@@ -35,8 +39,8 @@ lint: $(VENV)/lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/$(EXTRAS)
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/$(PEERS)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 matrix:
 	./tests/matrix.sh

@@ -1,98 +1,125 @@
-"""Times an update by each kernel and by Chainer's own class, in turn, in one process.
+"""Times an update by this package, Chainer, torch and optax, in turn, in one process.
 
-Run it as `make bench`, or as `python -m benchmarks` where the package is installed.
+Run it as `make bench`, or as `python -m benchmarks` from the repository's root. benchmarks/README.md says what it
+measures and shows the last run.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import platform
+import gc
+import tempfile
 import time
-from statistics import median
+import warnings
+from itertools import chain
+from pathlib import Path
 
 import numpy
 
-import rmsprop_graves
-from rmsprop_graves import RMSpropGraves, kernels
+import rmsprop_graves  # isort: split - chainer is importable from here on
+from benchmarks import libraries, machine, models, report, timing, training, triad
+from rmsprop_graves import kernels
 
-import chainer  # isort: skip - importable once rmsprop_graves has been imported
-from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves  # isort: skip
-
-SIZES = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+HERE = Path(__file__).resolve().parent
+DTYPES = ("float32", "float64")
+QUICK = ("200 of 100", "200 of 4,096")
 
 
 def main() -> None:
-    """Prints one table for each dtype, in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few rounds of small sizes, to see that it runs")
-    options = parser.parse_args()
-    sizes, rounds = (SIZES[:4], 3) if options.quick else (SIZES, 15)
-
-    kernel_names = ["numpy"] if importlib.util.find_spec("numba") is None else ["numpy", "numba"]
-
-    print(
-        f"rmsprop_graves {rmsprop_graves.__version__}, Chainer {chainer.__version__}, NumPy {numpy.__version__}, "
-        f"Python {platform.python_version()}, {platform.machine()}\n"
+    parser.add_argument("--quick", action="store_true", help="a few rounds of small models, to see that it runs")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results (default: benchmarks/results, and with --quick a new temporary one)",
     )
-    for dtype in ("float32", "float64"):
-        print(f"{dtype}: rule.update() of one parameter, nanoseconds per element, median (minimum to maximum)\n")
-        print("| elements | Chainer |" + "".join(f" {name} kernel | times faster |" for name in kernel_names))
-        print("|---:|---:|" + "---:|---:|" * len(kernel_names))
-        for size in sizes:
-            update = make_update(RMSpropGraves, size, dtype)
-            # Chainer's class does not ask which kernel is in use.
-            chainers = use("numpy", make_update(ChainerRMSpropGraves, size, dtype))
-            chainers, *ours = time_in_turn([chainers, *(use(name, update) for name in kernel_names)], size, rounds)
-            row = f"| {size:,} | {summary(chainers, size)} |"
-            for seconds in ours:
-                # The ratio is taken round by round, so that a machine whose speed drifts does not count.
-                ratio = median(a / b for a, b in zip(chainers, seconds))
-                row += f" {summary(seconds, size)} | {ratio:.2f} |"
-            print(row, flush=True)
-        print()
+    options = parser.parse_args()
+    output = options.output or (Path(tempfile.mkdtemp()) if options.quick else HERE / "results")
+    output.mkdir(parents=True, exist_ok=True)
+
+    results = measure(options.quick)
+    written = report.write(results, output)
+    if output.resolve() == HERE / "results":
+        report.insert(results, HERE / "README.md")
+        written.append(HERE / "README.md")
+    print(f"\n{report.summary(results)}\nWritten: {', '.join(str(path) for path in written)}")
 
 
-def use(kernel_name, update):
-    """The update by one kernel: chosen at the first call of a round, which is not timed."""
+def measure(quick: bool) -> dict:
+    start = time.perf_counter()
+    threads = kernels.get_num_threads()
+    sizes = {**models.SYNTHETIC, **models.REAL}
+    results: dict = {
+        "machine": {"rmsprop-graves": rmsprop_graves.__version__, **machine.describe(threads)},
+        "left out": [f"{name} ({reason})" for name, reason in libraries.left_out().items()],
+        "threads": {},
+        "cases": [],
+        "training": [],
+    }
+    for line in results["left out"]:
+        print(f"Left out: {line}", flush=True)
+    triads = list(triad.contenders(threads))
+    for dtype in DTYPES:
+        for name, shapes in sizes.items():
+            if quick and name not in QUICK:
+                continue
+            needed, available = needed_memory(shapes, dtype), machine.available_memory()
+            if available is not None and needed > available:
+                results["left out"].append(
+                    f"{name}, {dtype} (needs {needed / 1e9:.0f} GB of memory, {available / 1e9:.0f} GB are free)"
+                )
+                print(f"Left out: {results['left out'][-1]}", flush=True)
+                continue
+            print(f"{dtype}, {name}", flush=True)
+            case, used = measure_case(name, shapes, dtype, threads, triads, quick)
+            results["cases"].append(case)
+            results["threads"].update(used)
+    results["bandwidth"] = {
+        contender.name: [
+            triad.moved_bytes(contender.name) / seconds
+            for case in results["cases"]
+            for seconds in case["seconds"][contender.name]
+        ]
+        for contender in triads
+    }
+    del triads
+    for network in training.NETWORKS:
+        print(f"training, {network}", flush=True)
+        times = training.time_in_turn(network, threads, 2 if quick else 15, 1 if quick else 3)
+        results["training"] += [{"network": network, "optimizer": name, **seconds} for name, seconds in times.items()]
+    results["minutes"] = (time.perf_counter() - start) / 60
+    return results
 
-    def prepare():
-        kernels.use_on_cpu(kernel_name)
-        update()
-        return update
 
-    return prepare
-
-
-def make_update(optimizer_class, size, dtype):
-    """One parameter's update, by its rule, with a gradient that was trained with for a while."""
-    rng = numpy.random.RandomState(0)
-    param = chainer.Parameter(rng.standard_normal(size).astype(dtype))
-    param.grad = rng.standard_normal(size).astype(dtype)
-    param.update_rule = optimizer_class().create_update_rule()
-    param.update()
-    return param.update
-
-
-def time_in_turn(prepares, size, rounds):
-    """Seconds for a call of what each of `prepares` returns, in each round, with calls enough to be measured."""
-    calls = max(1, 2_000_000 // (size + 10_000))
-    seconds = [[] for _ in prepares]
-    for round_ in range(rounds + 1):
-        for prepare, times in zip(prepares, seconds):
-            function = prepare()
-            start = time.perf_counter()
-            for _ in range(calls):
-                function()
-            if round_ > 0:  # the first warms up
-                times.append((time.perf_counter() - start) / calls)
-    return seconds
+def measure_case(name, shapes, dtype, threads, triads, quick):
+    arrays = libraries.draw(shapes, dtype)
+    contenders = list(chain.from_iterable(library(arrays, threads) for library in libraries.LIBRARIES))
+    del arrays
+    seconds = timing.time_in_turn([*contenders, *triads], **({"budget": 0, "fewest": 3} if quick else {"budget": 20}))
+    used = {contender.name: contender.threads for contender in (*contenders, *triads)}
+    # The next model's arrays must find these gone, and Chainer's links refer to themselves.
+    del contenders
+    gc.collect()
+    size = models.size(shapes)
+    case = {
+        "model": name,
+        "dtype": dtype,
+        "parameters": len(shapes),
+        "elements": size,
+        "bytes": 9 * numpy.dtype(dtype).itemsize * size,
+        "seconds": seconds,
+    }
+    return case, used
 
 
-def summary(seconds, size):
-    low, middle, high = (1e9 * value / size for value in (min(seconds), median(seconds), max(seconds)))
-    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+def needed_memory(shapes, dtype):
+    # What is drawn, five arrays for each of ours, Chainer, two of torch, and optax, and two for what they make.
+    arrays = 2 + libraries.ARRAYS * 5 + 2
+    return arrays * models.size(shapes) * numpy.dtype(dtype).itemsize
 
 
 if __name__ == "__main__":
+    # Those of other libraries, about what they will do one day.
+    warnings.simplefilter("ignore")
     main()

@@ -1,0 +1,179 @@
+"""Who is measured: for each library the ways in which it updates a whole model once.
+
+Every way takes the same hyperparameters and gradients that stay as they are, in arrays of its own library; those of
+this package share one model, as each leaves it fit for the next.
+torch's rule is another, with eps outside the root and lr outside the momentum, but reads and writes as many arrays.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, Callable, Iterator, NamedTuple
+
+import chainer
+import numpy
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+
+from rmsprop_graves import RMSpropGraves, kernels
+
+LR, ALPHA, MOMENTUM, EPS = 1e-4, 0.95, 0.9, 1e-4
+# Parameters, gradients, and three states.
+ARRAYS = 5
+
+NUMBA = "ours, Numba"
+NUMPY = "ours, NumPy"
+CHAINER = "Chainer"
+TORCH = ("torch, foreach", "torch, for-loop")
+OPTAX = "optax"
+
+
+def nothing() -> None:
+    pass
+
+
+class Contender(NamedTuple):
+    """One way of doing something that is timed.
+
+    `prepare` is called, untimed, before `update` is, and again whenever another contender has been called since.
+    `spins` says that its threads wait busily for a while when it is done.
+    """
+
+    name: str
+    threads: int
+    update: Callable[[], Any]
+    prepare: Callable[[], Any] = nothing
+    spins: bool = False
+
+
+class Arrays(NamedTuple):
+    """What every library copies its parameters and gradients from."""
+
+    params: list[numpy.ndarray]
+    grads: list[numpy.ndarray]
+
+
+def draw(shapes, dtype) -> Arrays:
+    random = numpy.random.default_rng(0)
+    return Arrays(*([random.standard_normal(shape, dtype) for shape in shapes] for _ in range(2)))
+
+
+def make_link(arrays: Arrays) -> chainer.Link:
+    link = chainer.Link()
+    with link.init_scope():
+        for place, (array, grad) in enumerate(zip(*arrays)):
+            param = chainer.Parameter(array.copy())
+            param.grad = grad.copy()
+            setattr(link, f"param{place:03}", param)
+    return link
+
+
+def ours(arrays: Arrays, threads: int) -> Iterator[Contender]:
+    link = make_link(arrays)
+    optimizer = RMSpropGraves(LR, ALPHA, MOMENTUM, EPS).setup(link)
+    params = list(link.params())
+
+    def update_each():
+        for param in params:
+            param.update()
+
+    def contender(name, threads, kernel, update):
+        def prepare():
+            kernels.use_on_cpu(kernel)
+            kernels.set_num_threads(threads)
+
+        return Contender(name, threads, update, prepare)
+
+    if not why_left_out("numba"):
+        yield contender(NUMBA, threads, "numba", optimizer.update)
+        yield contender(f"{NUMBA}, per parameter", threads, "numba", update_each)
+        if threads > 1:
+            yield contender(f"{NUMBA}, 1 thread", 1, "numba", optimizer.update)
+            yield contender(f"{NUMBA}, per parameter, 1 thread", 1, "numba", update_each)
+    yield contender(NUMPY, 1, "numpy", optimizer.update)
+    yield contender(f"{NUMPY}, per parameter", 1, "numpy", update_each)
+
+
+def chainers(arrays: Arrays, threads: int) -> Iterator[Contender]:
+    optimizer = ChainerRMSpropGraves(LR, ALPHA, MOMENTUM, EPS).setup(make_link(arrays))
+    yield Contender(CHAINER, 1, optimizer.update)
+
+
+def torchs(arrays: Arrays, threads: int) -> Iterator[Contender]:
+    if why_left_out("torch"):
+        return
+    import torch
+
+    torch.set_num_threads(threads)
+    for name, foreach in zip(TORCH, (True, False)):
+        params = [torch.tensor(array, requires_grad=True) for array in arrays.params]
+        for param, grad in zip(params, arrays.grads):
+            param.grad = torch.tensor(grad)
+        optimizer = torch.optim.RMSprop(params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=foreach)
+
+        # It has no guard against n - g^2 < 0, which a gradient that stays ends in after some 300 updates; an
+        # update was then seen to take twice as long.
+        def prepare(optimizer=optimizer):
+            for state in optimizer.state.values():
+                state["grad_avg"].zero_()
+
+        yield Contender(name, threads, optimizer.step, prepare, spins=threads > 1)
+
+
+def optaxes(arrays: Arrays, threads: int) -> Iterator[Contender]:
+    if why_left_out("optax"):
+        return
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    optimizer = optax.rmsprop(
+        LR, decay=ALPHA, eps=EPS, centered=True, momentum=MOMENTUM, eps_in_sqrt=True, initial_scale=0.0
+    )
+    params, grads = ([jax.numpy.array(array) for array in column] for column in arrays)
+    state = optimizer.init(params)
+
+    def step(params, state, grads):
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+
+    def update():
+        nonlocal params, state
+        params, state = step(params, state, grads)
+        jax.block_until_ready(params)
+
+    yield Contender(OPTAX, threads, update)
+
+
+LIBRARIES = (ours, chainers, torchs, optaxes)
+_OPTIONAL = ("numba", "torch", "optax")
+_reasons: dict[str, str] = {}
+
+
+def why_left_out(name: str) -> str:
+    """The reason in one line, or nothing where the library can be used."""
+    if name not in _reasons:
+        # JAX would otherwise look for other devices and say that it found none.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _import(name)
+        except Exception as error:
+            _reasons[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        else:
+            _reasons[name] = ""
+    return _reasons[name]
+
+
+def _import(name: str) -> None:
+    if name == "numba":
+        kernels.use_on_cpu("numba")  # what it cannot do is found out there
+    else:
+        __import__(name)
+
+
+def left_out() -> dict[str, str]:
+    return {name: reason for name in _OPTIONAL for reason in [why_left_out(name)] if reason}

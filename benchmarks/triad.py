@@ -1,0 +1,80 @@
+"""What the memory gives to a program that does little else.
+
+It depends on the program. The stream triad, a[i] = b[i] + s * c[i], is what is usually quoted; an update that adds the
+gradient to each of the four arrays that it writes moves what the real update does, and is the floor of it.
+"""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import numpy
+
+from benchmarks.libraries import Contender, why_left_out
+from benchmarks.machine import cache_sizes
+from rmsprop_graves import kernels
+from rmsprop_graves.kernels.threads import run
+
+TRIAD, FLOOR = "triad", "floor"
+S = 3.0
+# Elements of a block that NumPy takes at once, for its two passes to find the second time what is still in a cache.
+BLOCK = 1 << 14
+
+
+def array_bytes() -> int:
+    """Four times the last cache, which STREAM requires, and at least 80 MB."""
+    return max(80_000_000, 4 * max(cache_sizes().values(), default=0))
+
+
+def moved_bytes(contender: str) -> int:
+    """Of the triad what STREAM counts, which leaves out that `a` is read to be written; of the floor nine arrays."""
+    return (3 if contender.startswith(TRIAD) else 9) * array_bytes()
+
+
+def contenders(threads: int) -> Iterator[Contender]:
+    arrays = [numpy.full(array_bytes() // 8, value) for value in (0.0, 1.0, 2.0, 3.0, 4.0)]
+    for name, arrays_used, function in (
+        (TRIAD, arrays[:3], _numpy_triad if why_left_out("numba") else _compiled(_triad)),
+        (FLOOR, arrays, None if why_left_out("numba") else _compiled(_floor)),
+    ):
+        if function is not None:
+            yield from _divided(name, threads, function, arrays_used)
+
+
+def _divided(name, threads, function, arrays):
+    def work(begin, end):
+        function(*(array[begin:end] for array in arrays))
+
+    for count in sorted({1, threads}):
+        yield Contender(
+            f"{name}, {count} threads",
+            count,
+            lambda: run(work, arrays[0].size),
+            lambda count=count: kernels.set_num_threads(count),
+        )
+
+
+def _compiled(function):
+    import numba
+
+    return numba.njit(nogil=True)(function)
+
+
+def _triad(a, b, c):
+    for i in range(a.size):
+        a[i] = b[i] + S * c[i]
+
+
+def _floor(grad, param, n, g, delta):
+    for i in range(grad.size):
+        n[i] += grad[i]
+        g[i] += grad[i]
+        delta[i] += grad[i]
+        param[i] += grad[i]
+
+
+def _numpy_triad(a, b, c):
+    for begin in range(0, a.size, BLOCK):
+        block = slice(begin, begin + BLOCK)
+        numpy.multiply(c[block], S, out=a[block])
+        a[block] += b[block]
