@@ -6,6 +6,7 @@ Chainer itself only when one of the names below is first used.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from rmsprop_graves import _chainer
@@ -31,8 +32,10 @@ def __getattr__(name: str) -> Any:
         from rmsprop_graves._update_rule import RMSpropGravesRule
 
         return RMSpropGravesRule
+    if name == "kernels":
+        return importlib.import_module(f"{__name__}.kernels")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "kernels"})

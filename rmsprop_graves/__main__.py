@@ -69,7 +69,10 @@ def _info() -> str:
 
 
 def _on_cpu() -> str:
-    name, threads = kernels.on_cpu().__name__, kernels.get_num_threads()
+    try:
+        name, threads = kernels.on_cpu().__name__, kernels.get_num_threads()
+    except Exception as error:
+        return f"nothing: {_first_line(error)}"
     # NumPy's is not divided among threads.
     return f"{name}, on {threads} thread{'s' * (threads > 1)}" if name.endswith(".numba") else name
 

@@ -62,7 +62,9 @@ class RMSpropGraves(GradientMethod):
         self.hyperparam.alpha = alpha
         self.hyperparam.momentum = momentum
         self.hyperparam.eps = eps
-        self._plan = Plan()
+
+    # Made at the first update of a model, also where a subclass has an __init__ of its own.
+    _plan: Plan | None = None
 
     lr = HyperparameterProxy("lr")
     alpha = HyperparameterProxy("alpha")
@@ -76,6 +78,15 @@ class RMSpropGraves(GradientMethod):
     def create_update_rule(self) -> RMSpropGravesRule:
         """A rule whose hyperparameters are this optimizer's until they are set on the rule itself."""
         return RMSpropGravesRule(self.hyperparam)
+
+    def setup(self, link: Any) -> RMSpropGraves:
+        """Makes this the optimizer of a model, with new rules, states and hooks, and returns it.
+
+        Args:
+            link: The model.
+        """
+        self._plan = None
+        return super().setup(link)  # type: ignore[no-any-return]
 
     def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:
         """Updates every parameter once.
@@ -103,6 +114,8 @@ class RMSpropGraves(GradientMethod):
         self.call_hooks("pre")
         self.t += 1
         if self.is_safe_to_update():
+            if self._plan is None:
+                self._plan = Plan()
             self._plan.update(self.target.params())
         self.reallocate_cleared_grads()
         self.call_hooks("post")

@@ -298,6 +298,14 @@ def test_info_names_versions_devices_and_kernels(monkeypatch, tmp_path):
     assert {"CuPy", "Numba"} <= lines.keys()
 
 
+def test_info_shows_what_keeps_a_kernel_from_being_used(monkeypatch, tmp_path):
+    """It is what one looks at then."""
+    monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", "fortran")
+    result = run(*LAUNCHER, "--info", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "stepped by nothing: the kernel on a CPU (RMSPROP_GRAVES_CPU_KERNEL) must be one of" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [([], "a SCRIPT is required"), (["-m"], "a MODULE is required after -m"), (["--nonsense"], "--nonsense")],

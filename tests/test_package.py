@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 import pytest
+from interpreter import run_python
 
 import rmsprop_graves
 
@@ -29,3 +30,13 @@ def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests()
     files = {str(file) for file in distribution.files}
     assert "rmsprop_graves/py.typed" in files
     assert {file.partition("/")[0] for file in files if ".dist-info" not in file} == {"rmsprop_graves"}
+
+
+def test_kernels_can_be_asked_for_as_the_readme_does():
+    """By the name of the package alone, before anything else of it was used."""
+    code = """
+        import rmsprop_graves
+        rmsprop_graves.kernels.use_on_cpu("numpy")
+        print(rmsprop_graves.kernels.on_cpu().__name__)
+    """
+    assert run_python(code)[0] == "rmsprop_graves.kernels.numpy\n"

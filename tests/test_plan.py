@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import Arrays, arrays_of, assert_same_bits
 
-from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
+from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, _plan, kernels
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import threads
 
@@ -37,6 +37,7 @@ def kernel(request, monkeypatch):
     monkeypatch.setattr(kernels, "_on_cpu", None)
     monkeypatch.setattr(threads, "_num_threads", 2)
     monkeypatch.setattr(threads, "SPAN", 8)
+    monkeypatch.setattr(_plan, "_FEW", 1)
     kernels.use_on_cpu(request.param)
     return request.param
 
@@ -47,6 +48,7 @@ def numba_kernel(monkeypatch):
     module = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
     monkeypatch.setattr(kernels, "_on_cpu", module)
     monkeypatch.setattr(threads, "_num_threads", 2)
+    monkeypatch.setattr(_plan, "_FEW", 1)
     return module
 
 
@@ -62,10 +64,11 @@ class OneByOne:
 class PerParameter(RMSpropGraves):
     """This package's optimizer without its plan."""
 
-    def __init__(self, **values):
-        """Takes the hyperparameters."""
-        super().__init__(**values)
+    def setup(self, link):
+        """Sets the other plan in place."""
+        super().setup(link)
         self._plan = OneByOne()
+        return self
 
 
 CLASSES = (RMSpropGraves, PerParameter, ChainerRMSpropGraves)
@@ -1024,6 +1027,54 @@ def test_a_missing_hyperparameter_is_noticed_when_its_turn_comes():
     assert ends[0] == ends[1] == ends[2]
     assert ends[0][1] == [4, 4, 3, 3]
     assert len(ends[0][0]) == 1
+
+
+@with_each_kernel
+def test_a_subclass_may_do_without_our_constructor():
+    """As one that sets the hyperparameters its own way does on Chainer's class."""
+
+    class Own(RMSpropGraves):
+        def __init__(self):
+            chainer.optimizer.GradientMethod.__init__(self)
+            self.hyperparam = RMSpropGraves(lr=0.5).hyperparam
+
+    ends = []
+    for optimizer in (Own(), RMSpropGraves(lr=0.5)):
+        optimizer.setup(Arrays(numpy.ones(5, "f4")))
+        optimizer.target.set_grads(numpy.ones(5, "f4"))
+        for _ in range(2):
+            optimizer.update()
+        ends.append(arrays_of(optimizer))
+    assert_same_bits(*ends)
+
+
+@with_each_kernel
+def test_setup_lets_the_arrays_of_the_last_model_go():
+    """They are no longer of any use to the optimizer."""
+    model = Arrays(numpy.ones(5, "f4"))
+    optimizer = RMSpropGraves().setup(model)
+    for _ in range(2):
+        model.set_grads(numpy.ones(5, "f4"))
+        optimizer.update()
+    array = weakref.ref(model.p0.array)
+    optimizer.setup(Arrays(numpy.ones(5, "f4")))
+    del model
+    gc.collect()
+    assert array() is None
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_few_parameters_and_many_have_the_same_bits(count):
+    """The few are stepped one by one, as between parameters with hooks."""
+
+    def prepare(cls):
+        return cls().setup(Arrays(*gradients(*[(7,)] * count)))
+
+    def step(optimizer, t):
+        set_gradients(optimizer, t)
+        optimizer.update()
+
+    assert_all_train_alike(prepare, step)
 
 
 @with_each_kernel

@@ -165,6 +165,56 @@ def test_an_exception_comes_when_nothing_is_under_way_any_more():
 
 
 @pytest.mark.usefixtures("_small_spans")
+def test_ctrl_c_while_others_are_waited_for_is_raised_when_they_are_done(monkeypatch):
+    """However often it is pressed."""
+    others_began, presses, ended = threading.Event(), [], []
+
+    def work(begin, end):
+        if threading.current_thread() is caller:
+            assert others_began.wait(60)
+        else:
+            others_began.set()
+            while len(presses) < 3:
+                threading.Event().wait(0.01)
+            ended.append(begin)
+
+    def wait(futures):
+        if len(presses) < 3:
+            presses.append("Ctrl-C")
+            raise KeyboardInterrupt
+        return original(futures)
+
+    original = threads.wait
+    monkeypatch.setattr(threads, "wait", wait)
+    caller = threading.current_thread()
+    kernels.set_num_threads(2)
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(work, 128)
+    assert len(ended) == 1
+
+
+@pytest.mark.usefixtures("_small_spans")
+def test_what_was_queued_when_no_thread_could_be_started_is_waited_for(monkeypatch):
+    """The pool of another model's threads may take it up, and must not be writing when the update has returned."""
+    began, ended = [], []
+
+    def work(begin, end):
+        began.append(begin)
+        threading.Event().wait(0.05)
+        ended.append(begin)
+
+    original = threads.ThreadPoolExecutor.submit
+
+    def submit(self, function):
+        original(self, function)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads.ThreadPoolExecutor, "submit", submit)
+    threads.run(work, 256)
+    assert sorted(began) == sorted(ended) == [0, 64, 128, 192]
+
+
+@pytest.mark.usefixtures("_small_spans")
 def test_an_exception_of_another_thread_is_raised_in_the_calling_one():
     """As NumPy's floating point errors are, where they are asked for."""
     others_began = threading.Event()

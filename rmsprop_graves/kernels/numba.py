@@ -49,8 +49,8 @@ def step(
     """
     arrays = (param, grad, n, g, delta)
     # A gradient in the memory of what is written is copied first, if it must be, by the NumPy kernel.
-    if _fit(*arrays) and not any(numpy.may_share_memory(grad, array) for array in (param, n, g, delta)):
-        flat = [array.reshape(-1) for array in arrays]
+    if _fit(*arrays) and not _overlap(grad, param, n, g, delta):
+        flat = [array.ravel() for array in arrays]
 
         def step_span(begin: int, end: int) -> None:
             _step_elements(*(array[begin:end] for array in flat), lr, alpha, 1 - alpha, momentum, eps)
@@ -122,7 +122,7 @@ class Table:
             if not (
                 address
                 and grad.shape == shape == param.shape == n.shape == g.shape == delta.shape
-                and grad.dtype == param.dtype
+                and grad.dtype == param.dtype == self._like.dtype
             )
         ]
 
@@ -150,7 +150,7 @@ class Table:
             values[place : place + len(same)] = [same[0][name] for name in ("lr", "alpha", "momentum", "eps")]
             place += len(same)
 
-        def step_span(begin: int, end: int) -> None:
+        def step_span(begin: int, end: int, _kept: Any = grads) -> None:
             _walk(self._addresses, addresses, self._bounds, values, self._like, offset + begin, offset + end)
 
         # What is stepped twice must be so in turn.
@@ -167,13 +167,23 @@ class Table:
         return bool((self._written_from[following] < addresses + self._nbytes[first:last]).any())
 
 
-def _fit(param: numpy.ndarray, *others: numpy.ndarray) -> bool:
+def _fit(*arrays: numpy.ndarray) -> bool:
     """Whether arrays are alike and laid out as the compiled pass takes them."""
-    return (
-        param.dtype in _DTYPES
-        and param.flags.carray
-        and all(array.dtype == param.dtype and array.shape == param.shape and array.flags.carray for array in others)
-    )
+    dtype, shape = arrays[0].dtype, arrays[0].shape
+    if dtype not in _DTYPES:
+        return False
+    for array in arrays:
+        # Numba knows no masked arrays.
+        if type(array) is not numpy.ndarray or array.dtype != dtype or array.shape != shape or not array.flags.carray:
+            return False
+    return True
+
+
+def _overlap(grad: numpy.ndarray, *others: numpy.ndarray) -> bool:
+    # Of two arrays in the same memory one is a view.
+    if grad.base is None and all(array.base is None for array in others):
+        return False
+    return any(numpy.may_share_memory(grad, array) for array in others)
 
 
 def _ids(arrays: list[numpy.ndarray]) -> numpy.ndarray:
@@ -285,15 +295,16 @@ def _walk(addresses: Any, grads: Any, bounds: Any, hyperparameters: Any, like: A
 
 def _prove() -> None:
     """Finds out here, and not in the middle of an update, whether the code can be compiled and works."""
-    arrays = [numpy.ones((2, 3), numpy.float32) for _ in range(5)]
-    read_only = numpy.ones(2)
-    read_only.flags.writeable = False
-    found = _locate(_ids([*arrays, arrays[0].T, read_only])).tolist()
-    if found != [*(array.ctypes.data for array in arrays), 0, 0]:
-        raise ImportError("this NumPy keeps its arrays in another form than NumPy 1 and 2")
-    param, grad, *states = arrays
-    table = Table([param], *([state] for state in states))
-    table.step([grad], [{"lr": 1.0, "alpha": 1.0, "momentum": 1.0, "eps": 1.0}], 0, 1)
+    for dtype in _DTYPES:
+        arrays = [numpy.ones((2, 3), dtype) for _ in range(5)]
+        read_only = numpy.ones(2)
+        read_only.flags.writeable = False
+        samples = [*arrays, arrays[0].T, read_only]
+        if _locate(_ids(samples)).tolist() != [*(array.ctypes.data for array in arrays), 0, 0]:
+            raise ImportError("this NumPy keeps its arrays in another form than NumPy 1 and 2")
+        param, grad, *states = arrays
+        table = Table([param], *([state] for state in states))
+        table.step([grad], [{"lr": 1.0, "alpha": 1.0, "momentum": 1.0, "eps": 1.0}], 0, 1)
 
 
 _prove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections import deque
@@ -41,9 +42,13 @@ def set_num_threads(count: int) -> None:
         ValueError: It is not a positive integer.
     """
     global _num_threads
-    if not isinstance(count, int) or count < 1:
+    try:
+        number = operator.index(count)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"the number of threads must be an integer >= 1, got {count!r}")
-    _num_threads = count
+    _num_threads = number
 
 
 def run(work: Callable[[int, int], None], size: int) -> None:
@@ -66,21 +71,37 @@ def run(work: Callable[[int, int], None], size: int) -> None:
             work(*span)
 
     futures: list[Future[None]] = []
+    pool = _pool_of(helpers)
     try:
-        pool = _pool_of(helpers)
         for _ in range(helpers):
             futures.append(pool.submit(work_until_done))
     except RuntimeError:
         # No thread can be started while the interpreter exits, or when the process has as many as it may have.
-        # Whoever is there does the work; who comes too late finds none left.
-        pass
-    try:
-        work_until_done()
-    finally:
-        futures = [future for future in futures if not future.cancel()]
-        wait(futures)
+        # Whoever is there does the work; who comes too late finds none left. What was submitted in vain may yet be
+        # begun by a thread of another model, and is waited for by ending the pool.
+        _forget_pool()
+        _finish(work_until_done, pool.shutdown)
+    else:
+        _finish(work_until_done, lambda: wait([future for future in futures if not future.cancel()]))
     for future in futures:
-        future.result()
+        if not future.cancelled():
+            future.result()
+
+
+def _finish(work: Callable[[], None], wait_for_others: Callable[[], object]) -> None:
+    """Works and then waits, however often Ctrl-C is pressed meanwhile, and only then raises what was raised."""
+    raised = None
+    for task in (work, wait_for_others):
+        while True:
+            try:
+                task()
+                break
+            except BaseException as error:
+                raised = raised or error
+                if task is work:
+                    break
+    if raised is not None:
+        raise raised
 
 
 def _pool_of(size: int) -> ThreadPoolExecutor:
