@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from chainer import Link
+from chainer.backend import GpuDevice
 from chainer.optimizer import GradientMethod, HyperparameterProxy
 
+from rmsprop_graves import kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
 from rmsprop_graves._plan import Plan
 from rmsprop_graves._update_rule import RMSpropGravesRule
@@ -84,7 +87,13 @@ class RMSpropGraves(GradientMethod):
 
         Args:
             link: The model.
+
+        Raises:
+            ImportError: The model is on a GPU, and CuPy is older than the update is made for.
         """
+        # What is no link is refused by Chainer.
+        if isinstance(link, Link) and any(isinstance(param.device, GpuDevice) for param in link.params()):
+            kernels.on_gpu()
         self._plan = None
         return super().setup(link)  # type: ignore[no-any-return]
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from types import ModuleType
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator
 
 import chainer
 import numpy
-from chainer.backend import CpuDevice
+from chainer.backend import CpuDevice, GpuDevice
+from chainer.backends import cuda
 
 from rmsprop_graves import kernels
 from rmsprop_graves._hyperparameter import Hyperparameter, as_floats
 from rmsprop_graves._update_rule import RMSpropGravesRule
 
 _ATTRIBUTES = len(vars(RMSpropGravesRule()))
-# So few are stepped faster one by one than through a table.
-_FEW = 4
 
 
 class Plan:
@@ -41,7 +41,7 @@ class Plan:
 
         def step_batch() -> None:
             if batch:
-                self._tables.append(_step(batch, next(last, None)))
+                self._tables += _step(batch, last)
                 batch.clear()
 
         parent = inherited = None
@@ -62,38 +62,73 @@ class Plan:
                 param.update()
                 inherited = None  # what it called may have set a hyperparameter
                 continue
-            if batch and arrays[0].dtype != batch[-1][2].dtype:
-                step_batch()
             batch.append((param, values, *arrays))
         step_batch()
 
 
-def _step(batch: list[Any], table: Any) -> Any:
-    """Steps plain parameters of one dtype, by the table given if it is of their arrays. Returns their table."""
-    kernel = kernels.on_cpu()
-    if len(batch) < _FEW or not hasattr(kernel, "Table"):
-        for one in batch:
-            _step_alone(kernel, *one)
-        return None
-    params, values, arrays, grads, *states = (list(column) for column in zip(*batch))
-    columns = [arrays, *states]
-    if not isinstance(table, kernel.Table) or not table.holds(*columns):
-        table = kernel.Table(*columns)
+def _step(batch: list[Any], last: Iterator[Any]) -> list[Any]:
+    """Steps plain parameters, each as if those before it had been. Returns a table for each device and dtype."""
+    places_of: dict[Any, list[int]] = {}
+    for place, one in enumerate(batch):
+        places_of.setdefault((_device_id(one[0]._device), one[2].dtype.num), []).append(place)
+    groups = [_Group(batch, places, next(last, None)) for places in places_of.values()]
     begin = 0
-    for end in (*table.misfits(grads), len(params)):
-        if begin < end:
-            for param in params[begin:end]:
-                param.update_rule.t += 1
-            table.step(grads, values, begin, end)
-        if end < len(params):
-            _step_alone(kernel, *batch[end])
+    for end in (*sorted(place for group in groups for place in group.misfits), len(batch)):
+        for group in groups:
+            group.step(begin, end)
+        if end < len(batch):
+            _step_alone(*batch[end])
         begin = end + 1
-    return table
+    return [group.table for group in groups]
 
 
-def _step_alone(kernel: ModuleType, param: Any, values: dict[str, float], *arrays: numpy.ndarray) -> None:
+class _Group:
+    """The parameters of a batch that are of one device and dtype, which one table can hold.
+
+    Args:
+        batch: Plain parameters, each with its hyperparameters and arrays.
+        places: Where in the batch those of the group are.
+        table: That of the group at the last update, or another or none.
+    """
+
+    def __init__(self, batch: list[Any], places: list[int], table: Any) -> None:
+        self._places = self.misfits = places
+        self.table = None
+        self._device = batch[places[0]][0]._device
+        kernel = _kernel_on(self._device)
+        if not hasattr(kernel, "Table") or len(places) < kernel.Table.FEWEST:
+            return
+        columns = [list(column) for column in zip(*(batch[place] for place in places))]
+        self._params, self._values, arrays, self._grads, *states = columns
+        with self._device.create_context():
+            if not isinstance(table, kernel.Table) or not table.holds(arrays, *states):
+                table = kernel.Table(arrays, *states)
+            self.table = table
+            self.misfits = [places[row] for row in table.misfits(self._grads)]
+
+    def step(self, begin: int, end: int) -> None:
+        """Steps those that its table holds at places from begin to before end of the batch; none may be a misfit."""
+        first, last = bisect_left(self._places, begin), bisect_left(self._places, end)
+        if self.table is None or first == last:
+            return
+        for param in self._params[first:last]:
+            param.update_rule.t += 1
+        with self._device.create_context():
+            self.table.step(self._grads, self._values, first, last)
+
+
+def _step_alone(param: Any, values: dict[str, float], *arrays: Any) -> None:
     param.update_rule.t += 1
-    kernel.step(*arrays, **values)
+    with param._device.create_context():
+        _kernel_on(param._device).step(*arrays, **values)
+
+
+def _kernel_on(device: Any) -> ModuleType:
+    return kernels.on_cpu() if type(device) is CpuDevice else kernels.on_gpu()
+
+
+def _device_id(device: Any) -> int:
+    return -1 if type(device) is CpuDevice else device.device.id
 
 
 def _values(hyperparam: Any) -> dict[str, float] | None:
@@ -104,8 +139,8 @@ def _values(hyperparam: Any) -> dict[str, float] | None:
         return None
 
 
-def _arrays_if_plain(param: Any) -> tuple[numpy.ndarray, ...] | None:
-    """The arrays of a step that is nothing but the kernel's on a CPU, in its order.
+def _arrays_if_plain(param: Any) -> tuple[Any, ...] | None:
+    """The arrays of a step that is nothing but the kernel's, in its order.
 
     Chainer's private attributes are read where its properties would take longer than the step of a small array.
     """
@@ -124,14 +159,30 @@ def _arrays_if_plain(param: Any) -> tuple[numpy.ndarray, ...] | None:
         or param._loss_scale is not None
         or param._layout is not None
         or not param._grad_valid
-        or type(param._device) is not CpuDevice
     ):
         return None
     array = param._data[0]
     grad = param._grad if param._grad_var is None else param._grad_var.array
     n, g, delta = state.get("n"), state.get("g"), state.get("delta")
-    # ChainerX's, iDeep's, CuPy's, none, or a subclass.
-    if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is numpy.ndarray):
+    device = param._device
+    # Others are ChainerX's, iDeep's, none, or of a subclass.
+    if type(device) is CpuDevice:
+        if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is numpy.ndarray):
+            return None
+    elif type(device) is GpuDevice:
+        if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is cuda.ndarray):
+            return None
+        # Chainer moves a state that is on another device.
+        if not (
+            array.data.device_id
+            == grad.data.device_id
+            == n.data.device_id
+            == g.data.device_id
+            == delta.data.device_id
+            == device.device.id
+        ):
+            return None
+    else:
         return None
     if rule._use_fp32_update and array.dtype == numpy.float16:
         return None

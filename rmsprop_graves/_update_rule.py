@@ -84,10 +84,7 @@ class RMSpropGravesRule(UpdateRule):
         arrays = self._arrays(param)
         if arrays is None:
             return
-        # Imported here, so that CuPy is needed only where there is a CuPy array.
-        from rmsprop_graves.kernels import cupy as cupy_kernel
-
-        cupy_kernel.step(*arrays, **as_floats(self.hyperparam))
+        kernels.on_gpu().step(*arrays, **as_floats(self.hyperparam))
 
     def _arrays(self, param: Any) -> tuple[Any, ...] | None:
         """The arrays of a step in the kernels' order; None without a gradient, as Chainer then does nothing."""

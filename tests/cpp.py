@@ -1,15 +1,16 @@
-"""The CUDA kernel's text in a C++ loop over NumPy arrays, built by g++.
+"""The CUDA kernels' text built by g++ and run over NumPy arrays.
 
-With -DFLUSH the loop runs as CUDA does under -ftz=true: subnormal numbers are zero, on an x86.
+`ElementwiseKernel` and `RawKernel` take what CuPy's classes take, with a few definitions in the place of CUDA's.
+With -DFLUSH they run as CUDA does under -ftz=true: subnormal numbers are zero, on an x86.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import shutil
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy
@@ -17,51 +18,97 @@ import pytest
 
 from rmsprop_graves.kernels import cupy as kernel
 
-# The function that makes a kernel, without the cache that keeps it.
+# The functions that make the kernels, without the caches that keep them.
 make_kernel = kernel._kernel.__wrapped__
+make_table_kernel = kernel._table_kernel.__wrapped__
 
-LOOP = """
+# In the place of CUDA's headers: the type stored in halves, and what the compiler knows by itself.
+DEFINITIONS = """
 #include <cmath>
 #include <cstddef>
 #ifdef FLUSH
 #include <xmmintrin.h>
 #endif
 
-struct float16 {{
+struct __half {
     _Float16 bits;
-    float16(float value) : bits(value) {{}}
-    operator float() const {{ return bits; }}
-}};
+    __half() = default;
+    __half(float value) : bits(value) {}
+    operator float() const { return bits; }
+};
+typedef __half float16;
 typedef float float32;
 typedef double float64;
 using std::fma;
 using std::sqrt;
 
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __builtin_assume(condition)
+#define __isGlobal(pointer) true
+static thread_local struct { unsigned x; } threadIdx, blockIdx;
+
+struct Mode {
+#ifdef FLUSH
+    const unsigned before = _mm_getcsr();
+    Mode() { _mm_setcsr(before | 0x8040); }
+    ~Mode() { _mm_setcsr(before); }
+#endif
+};
+
+extern "C" double multiply_add(double a, double b, double c) { return a * b + c; }
+"""
+
+LOOP = """
 typedef {dtype} T;
 {preamble}
 
 extern "C" void {name}(std::size_t size, {params}) {{
-#ifdef FLUSH
-    const unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040);
-#endif
+    const Mode mode;
     for (std::size_t i = 0; i < size; ++i) {{
         {references}
         {operation}
     }}
-#ifdef FLUSH
-    _mm_setcsr(mode);
-#endif
 }}
-
-extern "C" double multiply_add(double a, double b, double c) {{ return a * b + c; }}
 """
+
+GRID = """
+{source}
+
+extern "C" void run(const unsigned *blocks, unsigned count, unsigned threads, const {argument} *argument) {{
+    const Mode mode;
+    for (unsigned i = 0; i < count; ++i) {{
+        blockIdx.x = blocks[i];
+        for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
+            {name}(*argument);
+    }}
+}}
+"""
+
+
+def build(source, folder, *flags):
+    """The library built of definitions and source, once in a folder."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    path = folder / f"{hashlib.sha256(repr((source, flags)).encode()).hexdigest()}.so"
+    if not path.exists():
+        (folder / "cuda_fp16.h").write_text("// Its types are defined already.\n")
+        command = ["g++", "-x", "c++", "-", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{folder}", *flags]
+        # CUDA's pragmas are not for it.
+        command += ["-Wno-unknown-pragmas", "-o", str(path)]
+        built = subprocess.run(command, input=DEFINITIONS + source, stderr=subprocess.PIPE, text=True, check=False)
+        if "_Float16" in built.stderr and built.returncode != 0:
+            pytest.skip("this g++ has no _Float16 in C++; 12 and later do")
+        assert built.returncode == 0, built.stderr
+    return ctypes.CDLL(str(path))
 
 
 class ElementwiseKernel:
     """CuPy's class for contiguous NumPy arrays of one dtype."""
 
-    def __init__(self, in_params, out_params, operation, name, preamble="", *, folder, flags):
+    def __init__(self, in_params, out_params, operation, name, preamble="", *, folder, flags=()):
         """Takes what CuPy does, where to build and the flags to build with."""
         self.params = [param.split() for param in f"{in_params}, {out_params}".split(", ")]
         self.texts = {"operation": operation, "name": name, "preamble": preamble}
@@ -86,20 +133,35 @@ class ElementwiseKernel:
             references=" ".join(f"T &{name} = _{name}[i];" for kind, name in self.params if kind == "T"),
             **self.texts,
         )
-        path = self.folder / f"{dtype}.so"
-        command = ["g++", "-x", "c++", "-", "-std=c++17", "-O2", "-shared", "-fPIC", *self.flags, "-o", str(path)]
-        built = subprocess.run(command, input=source, stderr=subprocess.PIPE, text=True, check=False)
-        if "_Float16" in built.stderr:
-            pytest.skip("this g++ has no _Float16 in C++; 12 and later do")
-        assert built.returncode == 0, built.stderr
-        return ctypes.CDLL(str(path))
+        return build(source, self.folder, *self.flags)
+
+
+class RawKernel:
+    """CuPy's class for a kernel of one argument, a struct by value, and of one dimension.
+
+    The threads of a block run in order and the blocks in any, so that what needs an order among them shows.
+    """
+
+    def __init__(self, source, name, *, folder, flags=()):
+        """Takes what CuPy does, where to build and the flags to build with."""
+        argument = source.split(f"{name}(const ")[1].split()[0]
+        self.library = build(GRID.format(source=source, name=name, argument=argument), folder, *flags)
+
+    def __call__(self, grid, block, arguments, blocks=slice(None)):
+        """Runs the grid, or some blocks of it."""
+        (count,), (threads,), (argument,) = grid, block, arguments
+        blocks = numpy.random.RandomState(0).permutation(numpy.arange(count, dtype=numpy.uint32)[blocks])
+        self.library.run(
+            ctypes.c_void_p(blocks.ctypes.data),
+            ctypes.c_uint(len(blocks)),
+            ctypes.c_uint(threads),
+            ctypes.c_void_p(argument.ctypes.data),
+        )
 
 
 def kernels(folder, *flags):
     """What `_kernel` returns for float and for double, with g++ in the place of CuPy."""
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
     stand_in = functools.partial(ElementwiseKernel, folder=folder, flags=flags)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", SimpleNamespace(ElementwiseKernel=stand_in))
+        patch.setattr(kernel, "load_cupy", lambda: SimpleNamespace(ElementwiseKernel=stand_in))
         return {"float": make_kernel("float"), "double": make_kernel("double")}

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import cpp
 import numpy
+import nvrtc
 import pytest
 from bounds import DEFAULTS, ENTRIES, ROUNDOFF, SETTINGS, TYPICAL, Run, gradients, start_at
 
@@ -45,7 +46,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch):
     """The stand-in, where the kernel imports CuPy."""
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ElementwiseKernel=Recorder))
+    monkeypatch.setattr(kernel, "load_cupy", lambda: SimpleNamespace(ElementwiseKernel=Recorder))
     monkeypatch.setattr(Recorder, "made", ())
     kernel._kernel.cache_clear()
     yield Recorder
@@ -258,91 +259,21 @@ def test_eps_below_the_smallest_half_is_not_lost(run):
 
 # Its compilation, by NVRTC
 
-ARCHITECTURES = (75, 80, 90, 100, 120)
 LAYOUTS = ("contiguous", "strided")
-
-
-class Compiler:
-    """What CuPy would give to NVRTC on a GPU, and what comes back: its own headers, options and code."""
-
-    def __init__(self):
-        """Skips the test where something is missing."""
-        try:
-            from cupy_backends.cuda.libs import nvrtc
-
-            self.version = nvrtc.getVersion()
-        except Exception as error:
-            # An ImportError where CuPy is missing; where NVRTC is, CuPy raises what its loader does.
-            pytest.skip(f"CuPy with NVRTC is not installed: {str(error).splitlines()[0]}")
-        self.nvrtc = nvrtc
-        try:
-            self.compile("#include <cuda_fp16.h>\n", 90)
-        except RuntimeError as error:
-            # From CuPy where it finds none, or from `compile` where they are not enough.
-            pytest.skip(f"the headers of the CUDA runtime are not installed: {str(error).splitlines()[0]}")
-
-    @functools.lru_cache(maxsize=None)  # noqa: B019  there is one
-    def step(self, dtype, layout, architecture, *options):
-        """The PTX and the machine code of the step."""
-        return self.compile(self.source(dtype, layout), architecture, *options)
-
-    def compile(self, code, architecture, *options):
-        """Compiles as cupy.cuda.compiler does on a device of the architecture."""
-        from cupy._core import core
-        from cupy.cuda import compiler
-
-        given = []
-        with pytest.MonkeyPatch.context() as patch:
-            # The function that needs a device, called with the source and options that do not.
-            patch.setattr(compiler, "_compile_module_with_cache", lambda *args, **_: given.extend(args[:2]))
-            core.compile_with_cache(code, ())
-        source, cupy_options = given
-        options = (*cupy_options, "-ftz=true", f"-arch=sm_{architecture}", *options)
-        program = self.nvrtc.createProgram(source, f"{kernel.NAME}.cu", (), ())
-        try:
-            try:
-                self.nvrtc.compileProgram(program, options)
-            except self.nvrtc.NVRTCError as error:
-                raise RuntimeError(f"{error}: {self.nvrtc.getProgramLog(program)}") from error
-            return self.nvrtc.getPTX(program).decode(), self.nvrtc.getCUBIN(program)
-        finally:
-            self.nvrtc.destroyProgram(program)
-
-    def source(self, dtype, layout):
-        """The code that a launch on arrays of the dtype and layout would compile."""
-        import cupy
-        from cupy._core import _carray, _kernel, _scalar
-
-        made = cpp.make_kernel("double" if dtype == "float64" else "float")
-        is_array = [param.ctype == "T" for param in made.params[:-1]]
-        dtypes = tuple(numpy.dtype(dtype) if array else None for array in is_array)
-        # What a call does first: it tells the type letters from the arrays.
-        in_types, out_types, type_map = made._decide_params_type(dtypes[: made.nin], dtypes[made.nin :])
-        ndim = 1 + (layout == "strided")
-        array = (1, cupy.ndarray), (ndim, layout == "contiguous", True)
-        scalar = (3, _scalar.CScalar), (0, True, True)
-        infos = [
-            _kernel._ArgInfo(*kind, numpy.dtype(of_type), *shape)
-            for (kind, shape), of_type in zip((array if is_a else scalar for is_a in is_array), in_types + out_types)
-        ]
-        infos.append(_kernel._ArgInfo(2, _carray.Indexer, None, ndim, True, True))
-        return _kernel._get_elementwise_kernel_code(
-            tuple(infos), type_map, made.params, made.operation, made.name, made.preamble
-        )
 
 
 @pytest.fixture(scope="module")
 def compiler():
     """NVRTC as CuPy uses it, and what it has compiled so far."""
-    return Compiler()
+    return nvrtc.Compiler()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", COMPUTE)
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{}".format)
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES, ids="sm_{}".format)
 def test_nvrtc_compiles_what_cupy_would_give_it(compiler, architecture, dtype, layout):
     """Into machine code, for each architecture from Turing to Blackwell."""
-    ptx, cubin = compiler.step(dtype, layout, architecture)
+    ptx, cubin, _ = compiler.step(dtype, layout, architecture)
     assert f".target sm_{architecture}" in ptx
     assert f".entry {kernel.NAME}" in ptx
     assert cubin.startswith(b"\x7fELF")
@@ -350,15 +281,14 @@ def test_nvrtc_compiles_what_cupy_would_give_it(compiler, architecture, dtype, l
 
 def instructions(ptx):
     """The instructions of the loop, in order."""
-    loop = ptx[ptx.index('.pragma "nounroll";') :]
-    return re.findall(r"^\s*\{?\s*([a-z][\w.:]+)\s", loop, re.MULTILINE)
+    return nvrtc.instructions(ptx[ptx.index('.pragma "nounroll";') :])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", COMPUTE)
 def test_all_five_loads_come_before_the_first_of_four_stores(compiler, dtype, layout):
     """Each array is read once and each but the gradient written once."""
-    memory = [code.split(".")[0] for code in instructions(compiler.step(dtype, layout, 90)[0]) if ".global." in code]
+    memory = [code.split(".")[0] for code in instructions(compiler.step(dtype, layout, 90).ptx) if ".global." in code]
     assert memory == ["ld"] * 5 + ["st"] * 4
 
 
@@ -367,15 +297,25 @@ def test_all_five_loads_come_before_the_first_of_four_stores(compiler, dtype, la
 def test_the_arithmetic_is_that_of_the_text_in_the_type_computed_in(compiler, dtype, layout):
     """Halves are only converted, four products are fused with their sums, and root and quotient are exact."""
     suffix = {"float32": ".ftz.f32", "float64": ".f64"}[COMPUTE[dtype]]
-    arithmetic = [code for code in instructions(compiler.step(dtype, layout, 90)[0]) if re.search(r"\.f\d\d$", code)]
+    arithmetic = [code for code in instructions(compiler.step(dtype, layout, 90).ptx) if re.search(r"\.f\d\d$", code)]
     arithmetic = [code for code in arithmetic if code.split(".")[0] not in ("ld", "st", "selp", "neg")]
     conversions = ["cvt.f32.f16"] * 5 + ["cvt.rn.f16.f32"] * 4 if dtype == "float16" else []
     operations = ["mul"] * 3 + ["fma.rn"] * 4 + ["setp.lt", "sqrt.rn", "div.rn"] + ["add"] * 2
     assert sorted(arithmetic) == sorted(conversions + [operation + suffix for operation in operations])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", COMPUTE)
+def test_registers_suffice(compiler, dtype, layout):
+    """As the assembler reports for Hopper: nothing spilled, and room for five eighths of the most threads."""
+    report = compiler.step(dtype, layout, 90).report
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
+    (registers,) = re.findall(r"Used (\d+) registers", report)
+    assert int(registers) <= 65536 // (2048 * 5 // 8)
+
+
 @pytest.mark.parametrize("dtype", COMPUTE)
 def test_nvrtc_finds_nothing_to_contract(compiler, dtype):
     """Without leave to fuse products and sums, it makes the same instructions."""
-    free, bound = (compiler.step(dtype, "contiguous", 90, *options)[0] for options in ((), ("-fmad=false",)))
+    free, bound = (compiler.step(dtype, "contiguous", 90, *options).ptx for options in ((), ("-fmad=false",)))
     assert instructions(free.replace(".rn", "")) == instructions(bound.replace(".rn", ""))

@@ -15,8 +15,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRMSpropGravesRule
 from models import Arrays, arrays_of, assert_same_bits
 
-from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
-from rmsprop_graves.kernels import cupy as cupy_kernel
+from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
 
 CLASSES = (RMSpropGraves, ChainerRMSpropGraves)
 
@@ -572,7 +571,8 @@ def test_an_array_that_numpy_cannot_write_into_is_refused_by_its_type():
 def test_the_update_on_a_gpu_hands_the_arrays_to_the_cupy_kernel(monkeypatch, has_grad):
     """In the kernel's order, with the hyperparameters as Python floats; without a gradient it does nothing."""
     calls = []
-    monkeypatch.setattr(cupy_kernel, "step", lambda *arrays, **values: calls.append((arrays, values)))
+    kernel = SimpleNamespace(step=lambda *arrays, **values: calls.append((arrays, values)))
+    monkeypatch.setattr(kernels, "on_gpu", lambda: kernel)
     optimizer = RMSpropGraves(lr=numpy.float32(0.5)).setup(Arrays(numpy.ones(2, "f4")))
     param = optimizer.target.p0
     rule = param.update_rule

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import Arrays, arrays_of, assert_same_bits
 
-from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, _plan, kernels
+from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import threads
 
@@ -37,8 +37,9 @@ def kernel(request, monkeypatch):
     monkeypatch.setattr(kernels, "_on_cpu", None)
     monkeypatch.setattr(threads, "_num_threads", 2)
     monkeypatch.setattr(threads, "SPAN", 8)
-    monkeypatch.setattr(_plan, "_FEW", 1)
     kernels.use_on_cpu(request.param)
+    if request.param == "numba":
+        monkeypatch.setattr(kernels.on_cpu().Table, "FEWEST", 1)
     return request.param
 
 
@@ -48,7 +49,7 @@ def numba_kernel(monkeypatch):
     module = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
     monkeypatch.setattr(kernels, "_on_cpu", module)
     monkeypatch.setattr(threads, "_num_threads", 2)
-    monkeypatch.setattr(_plan, "_FEW", 1)
+    monkeypatch.setattr(module.Table, "FEWEST", 1)
     return module
 
 

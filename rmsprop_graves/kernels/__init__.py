@@ -12,6 +12,7 @@ or ``OMP_NUM_THREADS`` if that is fewer. :func:`get_num_threads` says how many, 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import warnings
@@ -19,7 +20,7 @@ from types import ModuleType
 
 from rmsprop_graves.kernels.threads import get_num_threads, set_num_threads
 
-__all__ = ["get_num_threads", "on_cpu", "set_num_threads", "use_on_cpu"]
+__all__ = ["get_num_threads", "on_cpu", "on_gpu", "set_num_threads", "use_on_cpu"]
 
 _NAMES = ("auto", "numba", "numpy")
 _VARIABLE = "RMSPROP_GRAVES_CPU_KERNEL"
@@ -54,6 +55,18 @@ def use_on_cpu(name: str) -> None:
     if name not in _NAMES:
         raise ValueError(f"the kernel on a CPU ({_VARIABLE}) must be one of {', '.join(_NAMES)}, got {name!r}")
     _on_cpu = _best() if name == "auto" else _kernel(name)
+
+
+@functools.lru_cache(maxsize=None)
+def on_gpu() -> ModuleType:
+    """The kernel that steps CuPy arrays.
+
+    Raises:
+        ImportError: CuPy is missing, or older than the kernel is made for.
+    """
+    kernel = _kernel("cupy")
+    kernel.load_cupy()
+    return kernel
 
 
 def _best() -> ModuleType:

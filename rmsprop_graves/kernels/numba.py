@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import threads
+from rmsprop_graves.kernels.overlap import Written
 
 
 def step(
@@ -70,6 +71,9 @@ class Table:
         deltas: The last step of each.
     """
 
+    # Fewer are stepped faster one by one.
+    FEWEST = 4
+
     def __init__(
         self,
         params: list[numpy.ndarray],
@@ -88,12 +92,7 @@ class Table:
         self._addresses = _locate(self._objects)
         self._like = numpy.empty(0, params[0].dtype)
 
-        # What is written, as intervals in order of their beginnings. Some overlap where a parameter is there twice.
-        starts = self._addresses.ravel()
-        order = numpy.argsort(starts)
-        self._written_from = numpy.append(starts[order], numpy.iinfo(numpy.uintp).max)
-        self._written_to = numpy.maximum.accumulate((starts + numpy.tile(self._nbytes, 4))[order])
-        self._is_tangled = bool((self._written_to[:-1] > self._written_from[1:-1]).any())
+        self._written = Written(self._addresses, self._nbytes)
 
     def holds(
         self,
@@ -136,7 +135,7 @@ class Table:
             last: The place after the last.
         """
         addresses = _locate(_ids(grads))
-        if self._is_written(addresses, first, last):
+        if self._written.includes(addresses[first:last], self._nbytes[first:last]):
             params, *states = self._columns
             for place in range(first, last):
                 n, g, delta = (state[place] for state in states)
@@ -153,18 +152,9 @@ class Table:
         def step_span(begin: int, end: int, _kept: Any = grads) -> None:
             _walk(self._addresses, addresses, self._bounds, values, self._like, offset + begin, offset + end)
 
-        # What is stepped twice must be so in turn.
-        stops = range(first + 1, last + 1) if self._is_tangled else (last,)
-        for stop in stops:
-            offset = int(self._bounds[first])
-            threads.run(step_span, int(self._bounds[stop]) - offset)
-            first = stop
-
-    def _is_written(self, addresses: numpy.ndarray, first: int, last: int) -> bool:
-        """Whether the step would write into one of the gradients."""
-        addresses = addresses[first:last]
-        following = numpy.searchsorted(self._written_to, addresses, side="right")
-        return bool((self._written_from[following] < addresses + self._nbytes[first:last]).any())
+        for begin, end in self._written.runs(first, last):
+            offset = int(self._bounds[begin])
+            threads.run(step_span, int(self._bounds[end]) - offset)
 
 
 def _fit(*arrays: numpy.ndarray) -> bool:

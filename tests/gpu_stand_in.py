@@ -1,0 +1,383 @@
+"""GPUs where there are none: CuPy's arrays in the host's memory, and its kernels built by g++, which run on them.
+
+It has what this package and the parts of Chainer around it ask of CuPy. Every launch is noted, and the memory that it
+would touch is checked to be there, on its device, when it is its turn on its stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import threading
+import weakref
+from bisect import bisect_right
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import chainer
+import cpp
+import numpy
+from chainer.backends import cuda
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from rmsprop_graves import kernels
+from rmsprop_graves.kernels import cupy as kernel
+
+DEVICES = 2
+ROW = numpy.dtype([(name, numpy.uint64) for name in ("param", "n", "g", "delta", "size")])
+
+
+class Device:
+    """cupy.cuda.Device."""
+
+    _current = threading.local()
+
+    def __init__(self, device=None):
+        """The device of a number, or the current one."""
+        self.id = self.current_id() if device is None else int(device)
+        assert 0 <= self.id < DEVICES
+        self._before = []
+
+    @classmethod
+    def current_id(cls):
+        """The number of the device that is current in this thread."""
+        return getattr(cls._current, "id", 0)
+
+    def __enter__(self):
+        """Makes it current."""
+        self._before.append(self.current_id())
+        self.use()
+        return self
+
+    def __exit__(self, *_):
+        """Makes current what was before."""
+        Device._current.id = self._before.pop()
+
+    def __eq__(self, other):
+        """Two of the same number are the same."""
+        return isinstance(other, Device) and other.id == self.id
+
+    __hash__ = None
+
+    def use(self):
+        """Makes it current."""
+        Device._current.id = self.id
+
+
+class Stream:
+    """cupy.cuda.Stream, of the device that is current when it is made."""
+
+    def __init__(self, gpu, ptr=None):
+        """A new one."""
+        self.gpu, self.device_id = gpu, Device.current_id()
+        self.ptr = id(self) if ptr is None else ptr
+        self.pending = []
+
+    def __enter__(self):
+        """Makes it the current one of its device."""
+        self._before = self.gpu.streams[self.device_id]
+        self.gpu.streams[self.device_id] = self
+        return self
+
+    def __exit__(self, *_):
+        """Makes current what was before."""
+        self.gpu.streams[self.device_id] = self._before
+
+    def enqueue(self, work):
+        """Does it when those before it are done: now, but where work is held back."""
+        self.pending.append(work)
+        if not self.gpu.holds_back:
+            self.synchronize()
+
+    def synchronize(self):
+        """Does what has been held back."""
+        while self.pending:
+            self.pending.pop(0)()
+
+
+class Pointer(NamedTuple):
+    """cupy.cuda.MemoryPointer."""
+
+    ptr: int
+    device_id: int
+
+
+class Block:
+    """Memory of the current device. As in CuPy's pool, it may serve again on its stream as soon as it is let go."""
+
+    def __init__(self, gpu, nbytes):
+        """New memory, of which nothing is known."""
+        self.gpu, self.device_id = gpu, Device.current_id()
+        room = numpy.full(nbytes + 512, 0xFF, numpy.uint8)
+        self.bytes = room[-room.ctypes.data % 512 :][:nbytes]
+        begin = self.bytes.ctypes.data
+        gpu.memory[begin] = (begin + nbytes, self.device_id, room)
+        weakref.finalize(self, gpu.stream().enqueue, functools.partial(gpu.memory.pop, begin))
+
+
+class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
+    """cupy.ndarray, which is a NumPy array inside."""
+
+    def __init__(self, array, block):
+        """A view of a block's memory."""
+        self.host, self.block = array, block
+
+    @classmethod
+    def of(cls, gpu, array):
+        """A copy of a NumPy array, on the current device."""
+        array = numpy.asarray(array)
+        block = Block(gpu, array.nbytes)
+        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+        made = cls(numpy.ndarray(array.shape, array.dtype, block.bytes, order=order), block)
+        made.host[...] = array
+        return made
+
+    def _view(self, array):
+        return ndarray(array, self.block)
+
+    dtype = property(lambda self: self.host.dtype)
+    size = property(lambda self: self.host.size)
+    ndim = property(lambda self: self.host.ndim)
+    nbytes = property(lambda self: self.host.nbytes)
+    flags = property(lambda self: self.host.flags)
+    device = property(lambda self: Device(self.block.device_id))
+    T = property(lambda self: self._view(self.host.T))
+
+    @property
+    def shape(self):
+        """As NumPy's, which can be set in place."""
+        return self.host.shape
+
+    @shape.setter
+    def shape(self, shape):
+        self.host = self.host.reshape(shape)
+
+    @property
+    def data(self):
+        """Where it is; nowhere, if it has no elements."""
+        return Pointer(self.host.ctypes.data if self.size else 0, self.block.device_id)
+
+    def __getitem__(self, key):
+        """A view."""
+        return self._view(self.host[key])
+
+    def __setitem__(self, key, value):
+        """Writes."""
+        self.host[key] = value.host if isinstance(value, ndarray) else value
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
+        """A function of NumPy's, to a new array or to one given."""
+        arrays = [one.host if isinstance(one, ndarray) else one for one in inputs]
+        if out:
+            getattr(ufunc, method)(*arrays, out=out[0].host, **options)
+            return out[0]
+        return ndarray.of(self.block.gpu, getattr(ufunc, method)(*arrays, **options))
+
+    def reshape(self, *shape):
+        """A view of another shape."""
+        return self._view(self.host.reshape(*shape))
+
+    def astype(self, dtype):
+        """A copy of another dtype."""
+        return ndarray.of(self.block.gpu, self.host.astype(dtype))
+
+    def copy(self):
+        """A copy."""
+        return ndarray.of(self.block.gpu, self.host)
+
+    def __deepcopy__(self, memo):
+        """A copy."""
+        return self.copy()
+
+    def get(self):
+        """A copy on the host."""
+        return self.host.copy()
+
+
+class Launch(NamedTuple):
+    """What was asked of a device."""
+
+    name: str
+    device_id: int
+    stream: int
+    grid: int
+    arguments: Any
+
+
+class Gpu:
+    """The module cupy, of two devices.
+
+    Args:
+        folder: Where the kernels are built.
+    """
+
+    __version__ = "14.0.0"
+    ndarray = ndarray
+
+    def __init__(self, folder):
+        """Nothing has been launched."""
+        self.folder = folder
+        self.launches = []
+        # Of what is allocated where it begins, and where it ends, on which device, and what keeps it.
+        self.memory = {}
+        # Which blocks of a grid are run.
+        self.blocks = slice(None)
+        self.holds_back = False
+        self.streams = []
+        for device_id in range(DEVICES):
+            with Device(device_id):
+                self.streams.append(Stream(self, 0))
+        self.cuda = SimpleNamespace(
+            Device=Device, Stream=functools.partial(Stream, self), get_current_stream=self.stream
+        )
+        self.ElementwiseKernel = functools.partial(ElementwiseKernel, self)
+        self.RawKernel = functools.partial(RawKernel, self)
+
+    def stream(self):
+        """The current one of the current device."""
+        return self.streams[Device.current_id()]
+
+    def asarray(self, array):
+        """A copy of a NumPy array on the current device, made in the order of the stream."""
+        if isinstance(array, ndarray):
+            return array
+        made = ndarray.of(self, numpy.zeros_like(array))
+        staged = array.copy()
+        self.stream().enqueue(lambda host=made.host: host.__setitem__(..., staged))
+        return made
+
+    def adopt(self, array):
+        """An array in memory that is there already, on the current device."""
+        block = SimpleNamespace(gpu=self, device_id=Device.current_id())
+        self.memory[array.ctypes.data] = (array.ctypes.data + array.nbytes, block.device_id, array)
+        return ndarray(array, block)
+
+    def array(self, array, copy=True):
+        """A copy on the current device."""
+        return ndarray.of(self, array.host if isinstance(array, ndarray) else array)
+
+    def zeros_like(self, array):
+        """Zeros, contiguous."""
+        return ndarray.of(self, numpy.zeros(array.shape, array.dtype))
+
+    @contextlib.contextmanager
+    def held_back(self):
+        """Within it nothing runs before its stream is waited for."""
+        self.holds_back = True
+        try:
+            yield
+        finally:
+            self.holds_back = False
+
+    def assert_allocated(self, device_id, *extents):
+        """Asserts that these addresses and bytes after them are memory of the device that has not been given back."""
+        begins = [0, *sorted(self.memory)]
+        for address, nbytes in extents:
+            if nbytes:
+                end, device, _ = self.memory.get(begins[bisect_right(begins, address) - 1], (0, 0, 0))
+                assert address < end, "a launch reads or writes memory that is not allocated when its turn comes"
+                assert address + nbytes <= end, "a launch reads or writes beyond the end of an array"
+                assert device == device_id, "a launch reads or writes memory of another device"
+
+    def launch(self, launch, work):
+        """Notes it, and does it in the order of the stream."""
+        self.launches.append(launch)
+        self.stream().enqueue(work)
+
+    def install(self, patch):
+        """Makes it the CuPy of this package and of Chainer, until the patch is undone."""
+        patch.setattr(kernel, "load_cupy", lambda: self)
+        # What was made of another CuPy, or of none.
+        for name in ("_kernel", "_table_kernel"):
+            patch.setattr(kernel, name, functools.lru_cache(maxsize=None)(getattr(kernel, name).__wrapped__))
+        patch.setattr(kernels, "on_gpu", lambda: kernel)
+        patch.setattr(cuda, "available", True)
+        patch.setattr(cuda, "cupy", self)
+        patch.setattr(cuda, "ndarray", ndarray)
+        patch.setattr(cuda, "Device", Device)
+        patch.setattr(cuda, "check_cuda_available", lambda: None)
+        patch.setattr(cuda.GpuDevice, "xp", self)
+        patch.setattr(cuda.GpuDevice, "supported_array_types", (ndarray,))
+        patch.setattr(chainer, "_array_types", (*chainer.get_array_types(), ndarray))
+
+
+class ElementwiseKernel:
+    """cupy.ElementwiseKernel."""
+
+    def __init__(self, gpu, *texts, **options):
+        """Takes what CuPy does."""
+        self.gpu, self.name = gpu, texts[3]
+        self.kernel = cpp.ElementwiseKernel(*texts, **options, folder=gpu.folder, flags=("-ffp-contract=off",))
+
+    def __call__(self, *arguments):
+        """Notes the launch, and runs it on arrays of any layout."""
+        gpu, device_id = self.gpu, Device.current_id()
+        arrays = [one for one in arguments if isinstance(one, ndarray)]
+        for array in arrays:
+            if array.block.device_id != device_id:
+                raise ValueError(
+                    f"Array device must be same as the current device: array device = {array.block.device_id} "
+                    f"while current = {device_id}"
+                )
+        # The outputs decide, and inputs are broadcast to them.
+        shape = arrays[-1].shape
+        for array in arrays:
+            if numpy.broadcast_shapes(array.shape, shape) != shape or (
+                array is not arrays[0] and array.shape != shape
+            ):
+                raise ValueError(f"Out shape is mismatched: {array.shape} and {shape}")
+        hosts = [one.host if isinstance(one, ndarray) else one for one in arguments]
+        extents = [(one.data.ptr, one.nbytes) for one in arrays if one.flags.c_contiguous]
+
+        def work():
+            gpu.assert_allocated(device_id, *extents)
+            contiguous = [numpy.array(one, order="C") if isinstance(one, numpy.ndarray) else one for one in hosts]
+            contiguous[0] = numpy.array(numpy.broadcast_to(hosts[0], shape), order="C")
+            self.kernel(*contiguous)
+            for host, result in list(zip(hosts, contiguous))[-4:]:
+                host[...] = result
+
+        gpu.launch(Launch(self.name, device_id, gpu.stream().ptr, -1, arguments), work)
+
+
+class RawKernel:
+    """cupy.RawKernel, for that of a table."""
+
+    def __init__(self, gpu, source, name):
+        """Takes what CuPy does."""
+        self.gpu, self.name = gpu, name
+        self.kernel = cpp.RawKernel(source, name, folder=gpu.folder, flags=("-ffp-contract=off",))
+        self.itemsize = {"__half": 2, "float": 4, "double": 8}[source.split(" T;")[0].split()[-1]]
+
+    def __call__(self, grid, block, arguments):
+        """Notes the launch, with its argument as it is now, and runs it."""
+        gpu, device_id = self.gpu, Device.current_id()
+        argument = arguments[0].copy()
+        (count,) = grid
+        assert 0 < count < 2**31, "no grid is empty or larger"
+        assert argument.itemsize <= 4096, "a launch has room for 4 KiB of arguments"
+
+        def work():
+            (launch,) = argument
+            chunks_at, rows_at = int(launch["chunks"]), int(launch["rows"])
+            gpu.assert_allocated(device_id, (chunks_at, count * kernel._CHUNK.itemsize))
+            places = numpy.unique(read(chunks_at, count, kernel._CHUNK)["row"]).tolist()
+            gpu.assert_allocated(device_id, (rows_at, (places[-1] + 1) * ROW.itemsize))
+            rows = read(rows_at, places[-1] + 1, ROW)
+            gpu.assert_allocated(
+                device_id,
+                *(
+                    (int(address), int(rows[place]["size"]) * self.itemsize)
+                    for place in places
+                    for address in (launch["grads"][place - launch["first"]], *list(rows[place])[:4])
+                ),
+            )
+            self.kernel(grid, block, (argument,), gpu.blocks)
+
+        gpu.launch(Launch(self.name, device_id, gpu.stream().ptr, count, argument), work)
+
+
+def read(address, count, dtype):
+    """What is in the memory there."""
+    return numpy.frombuffer((ctypes.c_char * (count * dtype.itemsize)).from_address(address), dtype)

@@ -1,0 +1,116 @@
+"""What CuPy would give to NVRTC on a GPU, and what comes back: its own headers, options and code, without a GPU."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+import cpp
+import numpy
+import pytest
+
+from rmsprop_graves.kernels import cupy as kernel
+
+# From Turing, the oldest that CUDA 13 knows, to Blackwell.
+ARCHITECTURES = (75, 80, 90, 100, 120)
+
+
+class Compiled(NamedTuple):
+    """PTX, machine code, and what the assembler reports of it."""
+
+    ptx: str
+    cubin: bytes
+    report: str
+
+
+class Compiler:
+    """NVRTC, and what it has compiled so far."""
+
+    def __init__(self):
+        """Skips the test where something is missing."""
+        try:
+            from cupy_backends.cuda.libs import nvrtc
+
+            self.version = nvrtc.getVersion()
+        except Exception as error:
+            # An ImportError where CuPy is missing; where NVRTC is, CuPy raises what its loader does.
+            pytest.skip(f"CuPy with NVRTC is not installed: {str(error).splitlines()[0]}")
+        self.nvrtc = nvrtc
+        try:
+            self.compile("#include <cuda_fp16.h>\n", 90)
+        except RuntimeError as error:
+            # From CuPy where it finds none, or from `compile` where they are not enough.
+            pytest.skip(f"the headers of the CUDA runtime are not installed: {str(error).splitlines()[0]}")
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019  there is one
+    def step(self, dtype, layout, architecture, *options):
+        """The kernel of one parameter, on arrays of the dtype and layout."""
+        return self.compile(self.source(dtype, layout), architecture, *options)
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019  there is one
+    def table(self, dtype, architecture, *options):
+        """The kernel of a table of the dtype."""
+        given = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernel, "load_cupy", lambda: _RawKernels(given))
+            cpp.make_table_kernel(dtype)
+        return self.compile(given[0], architecture, *options, headers=False)
+
+    def compile(self, code, architecture, *options, headers=True):
+        """Compiles as cupy.cuda.compiler does on a device of the architecture."""
+        from cupy._core import core
+        from cupy.cuda import compiler
+
+        given = []
+        with pytest.MonkeyPatch.context() as patch:
+            # The function that needs a device, called with the source and options that do not.
+            patch.setattr(compiler, "_compile_module_with_cache", lambda *args, **_: given.extend(args[:2]))
+            core.compile_with_cache(code, (), prepend_cupy_headers=headers)
+        source, cupy_options = given
+        options = (*cupy_options, "-ftz=true", f"-arch=sm_{architecture}", "--ptxas-options=-v", *options)
+        program = self.nvrtc.createProgram(source, f"{kernel.NAME}.cu", (), ())
+        try:
+            try:
+                self.nvrtc.compileProgram(program, options)
+            except self.nvrtc.NVRTCError as error:
+                raise RuntimeError(f"{error}: {self.nvrtc.getProgramLog(program)}") from error
+            ptx = self.nvrtc.getPTX(program).decode()
+            return Compiled(ptx, self.nvrtc.getCUBIN(program), self.nvrtc.getProgramLog(program))
+        finally:
+            self.nvrtc.destroyProgram(program)
+
+    def source(self, dtype, layout):
+        """The code that a launch on arrays of the dtype and layout would compile."""
+        import cupy
+        from cupy._core import _carray, _kernel, _scalar
+
+        made = cpp.make_kernel("double" if dtype == "float64" else "float")
+        is_array = [param.ctype == "T" for param in made.params[:-1]]
+        dtypes = tuple(numpy.dtype(dtype) if array else None for array in is_array)
+        # What a call does first: it tells the type letters from the arrays.
+        in_types, out_types, type_map = made._decide_params_type(dtypes[: made.nin], dtypes[made.nin :])
+        ndim = 1 + (layout == "strided")
+        array = (1, cupy.ndarray), (ndim, layout == "contiguous", True)
+        scalar = (3, _scalar.CScalar), (0, True, True)
+        infos = [
+            _kernel._ArgInfo(*kind, numpy.dtype(of_type), *shape)
+            for (kind, shape), of_type in zip((array if is_a else scalar for is_a in is_array), in_types + out_types)
+        ]
+        infos.append(_kernel._ArgInfo(2, _carray.Indexer, None, ndim, True, True))
+        return _kernel._get_elementwise_kernel_code(
+            tuple(infos), type_map, made.params, made.operation, made.name, made.preamble
+        )
+
+
+class _RawKernels:
+    """A CuPy that keeps the source of a kernel."""
+
+    def __init__(self, given):
+        """Where to."""
+        self.RawKernel = lambda source, name: given.append(source)
+
+
+def instructions(ptx):
+    """The instructions of a kernel, in order."""
+    return re.findall(r"^\s*\{?\s*(?:@!?%p\d+\s+)?([a-z][\w.:]+)\s", ptx, re.MULTILINE)
