@@ -27,6 +27,7 @@ QUICK = ("200 of 100", "200 of 4,096")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--gpu", action="store_true", help="measure on a GPU instead, with CuPy")
     parser.add_argument("--quick", action="store_true", help="a few rounds of small models, to see that it runs")
     parser.add_argument(
         "--output",
@@ -38,6 +39,13 @@ def main() -> None:
     output = options.output or (Path(tempfile.mkdtemp()) if options.quick else HERE / "results")
     output.mkdir(parents=True, exist_ok=True)
 
+    if options.gpu:
+        from benchmarks import gpu, gpu_report
+
+        results = gpu.measure(options.quick)
+        written = gpu_report.write(results, output)
+        print(f"\n{gpu_report.summary(results)}\nWritten: {', '.join(str(path) for path in written)}")
+        return
     results = measure(options.quick)
     written = report.write(results, output)
     if output.resolve() == HERE / "results":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -16,14 +17,21 @@ def describe(threads: int) -> dict[str, str]:
     sizes = cache_sizes()
     memory = _memory("MemTotal")
     return {
-        "CPU": _cpu(),
-        "cores usable": str(_cores()),
+        **describe_host(),
         "threads": str(threads),
         "caches": ", ".join(f"{name} {_binary(size)}" for name, size in sizes.items()) or "unknown",
         "memory": "unknown" if memory is None else f"{memory / GB:.0f} GB",
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def describe_host() -> dict[str, str]:
+    """What runs Python."""
+    return {
+        "CPU": _cpu(),
+        "cores usable": str(_cores()),
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}, {platform.machine()}",
         "Python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
     }
 
 
@@ -69,8 +77,9 @@ def _binary(size: int) -> str:
     return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
+def version(*names: str) -> str:
+    """That of the first package that is installed."""
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "absent"

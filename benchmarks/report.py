@@ -16,7 +16,7 @@ BEGIN, END = "<!-- the last run begins -->", "<!-- the last run ends -->"
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
     markdown, data = folder / "results.md", folder / "results.json"
     markdown.write_text(f"# Results of a run of `python -m benchmarks`\n\n{_document(results)}", encoding="utf-8")
-    data.write_text(json.dumps(_rounded(results), indent=1) + "\n", encoding="utf-8")
+    data.write_text(json.dumps(rounded(results), indent=1) + "\n", encoding="utf-8")
     written = [markdown, data]
     try:
         from benchmarks import pictures
@@ -88,7 +88,7 @@ def _document(results: dict[str, Any]) -> str:
     for dtype in dtypes(results):
         lines += [f"## {dtype}: nanoseconds per element", ""]
         lines += _table(
-            results, dtype, lambda case, name: _spread([1e9 * s / case["elements"] for s in _of(case, name)])
+            results, dtype, lambda case, name: spread([1e9 * s / case["elements"] for s in _of(case, name)])
         )
         lines += ["", f"## {dtype}: GB/s, and its share of the triad with as many threads", ""]
         lines += _table(
@@ -113,8 +113,8 @@ def _ratios(results: dict[str, Any], dtype: str) -> list[str]:
     for case in _cases(results, dtype):
         ours = best_of_ours(case)
         pairs = ((CHAINER, ours), (better_torch(case), ours), (OPTAX, ours), (CHAINER, NUMPY))
-        cells = (_spread(ratios(case, slow, fast)) for slow, fast in pairs)
-        of_both = (_percent(shares(case, ours, threads, yardstick)) for yardstick in (TRIAD, FLOOR))
+        cells = (spread(ratios(case, slow, fast)) for slow, fast in pairs)
+        of_both = (percent(shares(case, ours, threads, yardstick)) for yardstick in (TRIAD, FLOOR))
         lines += [f"| {case['model']} | {len(case['seconds'][ours])} | {' | '.join(cells)} | {' | '.join(of_both)} |"]
     return lines
 
@@ -133,17 +133,17 @@ def _training_row(results: dict[str, Any], row: dict[str, Any]) -> str:
         other for other in results["training"] if (other["network"], other["optimizer"]) == (row["network"], CHAINER)
     )
     cells = [
-        _spread([1e3 * seconds for seconds in row["iteration"]]),
-        _spread([1e3 * seconds for seconds in row["update"]]),
-        _percent([update / iteration for update, iteration in zip(row["update"], row["iteration"])]),
-        _spread([slow / fast for slow, fast in zip(chainers["iteration"], row["iteration"])]),
+        spread([1e3 * seconds for seconds in row["iteration"]]),
+        spread([1e3 * seconds for seconds in row["update"]]),
+        percent([update / iteration for update, iteration in zip(row["update"], row["iteration"])]),
+        spread([slow / fast for slow, fast in zip(chainers["iteration"], row["iteration"])]),
     ]
     return f"| {row['network']} | {row['optimizer']} | {' | '.join(cells)} |"
 
 
 def _bandwidths(results: dict[str, Any]) -> str:
     return "; ".join(
-        f"{name.replace('1 threads', '1 thread')}: {_spread([rate / 1e9 for rate in rates])} GB/s"
+        f"{name.replace('1 threads', '1 thread')}: {spread([rate / 1e9 for rate in rates])} GB/s"
         for name, rates in results["bandwidth"].items()
     )
 
@@ -160,7 +160,8 @@ def _median(case: dict[str, Any], name: str) -> float:
     return median(_of(case, name))
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """The median, and the quartiles in parentheses."""
     if not values:
         return "-"
     low, middle, high = quantiles(values, n=4, method="inclusive")
@@ -168,10 +169,11 @@ def _spread(values: list[float]) -> str:
 
 
 def _bandwidth(case: dict[str, Any], name: str, threads: dict[str, int]) -> str:
-    return f"{case['bytes'] / _median(case, name) / 1e9:.3g}, {_percent(shares(case, name, threads))}"
+    return f"{case['bytes'] / _median(case, name) / 1e9:.3g}, {percent(shares(case, name, threads))}"
 
 
-def _percent(values: list[float]) -> str:
+def percent(values: list[float]) -> str:
+    """Likewise, of shares."""
     if not values:
         return "-"
     low, middle, high = quantiles(values, n=4, method="inclusive")
@@ -182,12 +184,12 @@ def _two_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """With four digits, which is more than the spread leaves of them."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value

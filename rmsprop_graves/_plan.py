@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from types import ModuleType
 from typing import Any, Iterable, Iterator
 
 import chainer
@@ -46,9 +45,9 @@ class Plan:
 
         parent = inherited = None
         for param in params:
-            arrays = _arrays_if_plain(param)
+            plain = _plain(param)
             values = None
-            if arrays is not None:
+            if plain is not None:
                 hyperparam = param.update_rule.hyperparam
                 if type(hyperparam) is not Hyperparameter or len(hyperparam.__dict__) > 1:
                     values = _values(hyperparam)
@@ -57,12 +56,12 @@ class Plan:
                     if inherited is None or parent is not hyperparam._parent:
                         parent, inherited = hyperparam._parent, _values(hyperparam)
                     values = inherited
-            if arrays is None or values is None:
+            if plain is None or values is None:
                 step_batch()
                 param.update()
                 inherited = None  # what it called may have set a hyperparameter
                 continue
-            batch.append((param, values, *arrays))
+            batch.append((param, values, *plain))
         step_batch()
 
 
@@ -70,7 +69,7 @@ def _step(batch: list[Any], last: Iterator[Any]) -> list[Any]:
     """Steps plain parameters, each as if those before it had been. Returns a table for each device and dtype."""
     places_of: dict[Any, list[int]] = {}
     for place, one in enumerate(batch):
-        places_of.setdefault((_device_id(one[0]._device), one[2].dtype.num), []).append(place)
+        places_of.setdefault(one[2], []).append(place)
     groups = [_Group(batch, places, next(last, None)) for places in places_of.values()]
     begin = 0
     for end in (*sorted(place for group in groups for place in group.misfits), len(batch)):
@@ -95,11 +94,11 @@ class _Group:
         self._places = self.misfits = places
         self.table = None
         self._device = batch[places[0]][0]._device
-        kernel = _kernel_on(self._device)
+        kernel = kernels.on_cpu() if type(self._device) is CpuDevice else kernels.on_gpu()
         if not hasattr(kernel, "Table") or len(places) < kernel.Table.FEWEST:
             return
-        columns = [list(column) for column in zip(*(batch[place] for place in places))]
-        self._params, self._values, arrays, self._grads, *states = columns
+        rows = batch if len(places) == len(batch) else [batch[place] for place in places]
+        self._params, self._values, _, arrays, self._grads, *states = map(list, zip(*rows))
         with self._device.create_context():
             if not isinstance(table, kernel.Table) or not table.holds(arrays, *states):
                 table = kernel.Table(arrays, *states)
@@ -117,18 +116,13 @@ class _Group:
             self.table.step(self._grads, self._values, first, last)
 
 
-def _step_alone(param: Any, values: dict[str, float], *arrays: Any) -> None:
-    param.update_rule.t += 1
-    with param._device.create_context():
-        _kernel_on(param._device).step(*arrays, **values)
-
-
-def _kernel_on(device: Any) -> ModuleType:
-    return kernels.on_cpu() if type(device) is CpuDevice else kernels.on_gpu()
-
-
-def _device_id(device: Any) -> int:
-    return -1 if type(device) is CpuDevice else device.device.id
+def _step_alone(param: Any, values: dict[str, float], _: Any, *arrays: numpy.ndarray) -> None:
+    if type(param._device) is CpuDevice:
+        param.update_rule.t += 1
+        kernels.on_cpu().step(*arrays, **values)
+    else:
+        # It may have a state on another device, which Chainer moves.
+        param.update()
 
 
 def _values(hyperparam: Any) -> dict[str, float] | None:
@@ -139,8 +133,8 @@ def _values(hyperparam: Any) -> dict[str, float] | None:
         return None
 
 
-def _arrays_if_plain(param: Any) -> tuple[Any, ...] | None:
-    """The arrays of a step that is nothing but the kernel's, in its order.
+def _plain(param: Any) -> tuple[Any, ...] | None:
+    """What tells device and dtype, and the arrays in the kernels' order; None where a step is more than a kernel's.
 
     Chainer's private attributes are read where its properties would take longer than the step of a small array.
     """
@@ -169,21 +163,14 @@ def _arrays_if_plain(param: Any) -> tuple[Any, ...] | None:
     if type(device) is CpuDevice:
         if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is numpy.ndarray):
             return None
+        device_id = -1
     elif type(device) is GpuDevice:
         if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is cuda.ndarray):
             return None
-        # Chainer moves a state that is on another device.
-        if not (
-            array.data.device_id
-            == grad.data.device_id
-            == n.data.device_id
-            == g.data.device_id
-            == delta.data.device_id
-            == device.device.id
-        ):
-            return None
+        device_id = device.device.id
     else:
         return None
-    if rule._use_fp32_update and array.dtype == numpy.float16:
+    dtype = array.dtype
+    if rule._use_fp32_update and dtype == numpy.float16:
         return None
-    return array, grad, n, g, delta
+    return (device_id, dtype.num), array, grad, n, g, delta

@@ -5,6 +5,13 @@ The bounds, and the same arithmetic without a GPU, are in bounds.py and test_cup
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import chainer
 import cpp
 import numpy
@@ -58,27 +65,39 @@ def assert_same(actual, expected):
 # The kernel
 
 
+def step_by_table(grad, param, n, g, delta, **hyperparameters):
+    """What `kernel.step` does, by a table of one row."""
+    table = kernel.Table([param], [n], [g], [delta])
+    assert table.misfits([grad]) == []
+    table.step([grad], [hyperparameters], 0, 1)
+
+
+by_both_kernels = pytest.mark.parametrize("step", [kernel.step, step_by_table], ids=["one", "table"])
+
+
+@by_both_kernels
 @pytest.mark.parametrize("hyperparameters", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("dtype", ROUNDOFF)
-def test_every_entry_is_within_the_bound_of_the_numpy_kernel(xp, dtype, hyperparameters):
+def test_every_entry_is_within_the_bound_of_the_numpy_kernel(xp, dtype, hyperparameters, step):
     """At each of 100 steps, and both are within it of the rule in float64."""
     param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
     ours, numpys, exact = on_gpu(xp, start_at(param)), start_at(param), Run(param, dtype, **hyperparameters)
     for grad in gradients(dtype, 100):
-        kernel.step(grad=xp.asarray(grad), **ours, **hyperparameters)
+        step(grad=xp.asarray(grad), **ours, **hyperparameters)
         numpy_kernel.step(grad=grad, **numpys, **hyperparameters)
         exact.step(grad)
         exact.assert_met_by(on_cpu(ours), numpys)
 
 
+@by_both_kernels
 @pytest.mark.parametrize("dtype", ROUNDOFF)
-def test_it_has_the_bits_of_the_same_text_in_cpp(xp, dtype, tmp_path, monkeypatch):
+def test_it_has_the_bits_of_the_same_text_in_cpp(xp, dtype, step, tmp_path, monkeypatch):
     """Nothing is left to the compiler, so what g++ shows without a GPU holds on it; no number here is subnormal."""
     in_cpp = cpp.kernels(tmp_path, "-ffp-contract=off")
     param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
     ours, cpps = on_gpu(xp, start_at(param)), start_at(param)
     for grad in gradients(dtype, 50):
-        kernel.step(grad=xp.asarray(grad), **ours, **DEFAULTS)
+        step(grad=xp.asarray(grad), **ours, **DEFAULTS)
         with monkeypatch.context() as patch:
             patch.setattr(kernel, "_kernel", in_cpp.__getitem__)
             kernel.step(grad=grad, **cpps, **DEFAULTS)
@@ -140,29 +159,32 @@ def test_a_broadcast_gradient_is_only_read(xp):
     assert two == 2
 
 
+@by_both_kernels
 @pytest.mark.parametrize("bad", [numpy.nan, numpy.inf, -numpy.inf], ids=str)
 @pytest.mark.parametrize("dtype", ROUNDOFF)
-def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(xp, dtype, bad):
+def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(xp, dtype, bad, step):
     """It is not hidden: the parameter becomes NaN."""
     arrays = on_gpu(xp, start_at(numpy.ones(5, dtype)))
     grad = xp.ones(5, dtype)
     grad[2] = bad
-    kernel.step(grad=grad, **arrays, **DEFAULTS)
+    step(grad=grad, **arrays, **DEFAULTS)
     numpy.testing.assert_array_equal(cuda.to_cpu(xp.isnan(arrays["param"])), [False, False, True, False, False])
 
 
+@by_both_kernels
 @pytest.mark.parametrize("dtype", ROUNDOFF)
-def test_gradients_that_settle_never_give_nan(xp, dtype):
+def test_gradients_that_settle_never_give_nan(xp, dtype, step):
     """Whether n and g come to rest from below or from above, where rounding leaves n below g^2."""
     low = xp.asarray(numpy.random.RandomState(0).uniform(50, 100, 2000).astype(dtype))
     for first in (low, 2 * low):
         arrays = on_gpu(xp, start_at(numpy.zeros(2000, dtype)))
         for i in range(450):
-            kernel.step(grad=first if i < 50 else low, **arrays, **DEFAULTS)
+            step(grad=first if i < 50 else low, **arrays, **DEFAULTS)
         assert all(bool(xp.isfinite(array).all()) for array in arrays.values())
 
 
-def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp):
+@by_both_kernels
+def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp, step):
     """A gradient that its stream has yet to write is read after it is; the host goes on at once."""
     spin = xp.RawKernel(
         'extern "C" __global__ void spin(long long cycles) {'
@@ -170,7 +192,7 @@ def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp):
         "spin",
     )
     expected, arrays = (on_gpu(xp, start_at(numpy.zeros(1000, "f4"))) for _ in range(2))
-    kernel.step(grad=xp.ones(1000, "f4"), **expected, **DEFAULTS)
+    step(grad=xp.ones(1000, "f4"), **expected, **DEFAULTS)
     spin((1,), (1,), (numpy.int64(1),))
     grad = xp.zeros(1000, "f4")
     xp.cuda.Device().synchronize()
@@ -180,12 +202,128 @@ def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp):
         # About half a second.
         spin((1,), (1,), (numpy.int64(800_000_000),))
         grad.fill(1)
-        kernel.step(grad=grad, **arrays, **DEFAULTS)
+        step(grad=grad, **arrays, **DEFAULTS)
         stepped = xp.cuda.Event()
         stepped.record()
     assert not stepped.done
     stepped.synchronize()
     assert_same(arrays, expected)
+
+
+# The kernel of a table
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3])
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(xp, dtype, offset):
+    """Of tensors that are empty, tiny, as large as several chunks and one element less or more, and off a vector."""
+    chunk = kernel.CHUNK_BYTES // numpy.dtype(dtype).itemsize
+    sizes = [0, 1, 2, 7, 8, 9, 1000, chunk - 1, chunk, chunk + 1, 3 * chunk + 5, 100 * chunk + 3]
+    rng = numpy.random.RandomState(0)
+
+    def on_gpu_from(offset, values):
+        room = xp.zeros(values.size + offset, dtype)
+        room[offset:] = xp.asarray(values)
+        return room[offset:]
+
+    drawn = [[rng.standard_normal(size).astype(dtype) for _ in range(5)] for size in sizes]
+    at_once = [[on_gpu_from(offset, values) for values in row] for row in drawn]
+    one_by_one = [[xp.asarray(values) for values in row] for row in drawn]
+    names = ("param", "grad", "n", "g", "delta")
+    for arrays in (*at_once, *one_by_one):
+        xp.square(arrays[3], out=arrays[2])
+        arrays[2] += 1
+    params, grads, *states = (list(column) for column in zip(*at_once))
+    table = kernel.Table(params, *states)
+    for _ in range(3):
+        table.step(grads, [DEFAULTS] * len(sizes), 0, len(sizes))
+        for arrays in one_by_one:
+            kernel.step(*arrays, **DEFAULTS)
+        for arrays, expected in zip(at_once, one_by_one):
+            assert_same(dict(zip(names, arrays)), dict(zip(names, expected)))
+
+
+def test_elements_beyond_two_to_the_32nd_are_stepped(xp):
+    """Of a tensor of halves, by both kernels."""
+    size = 2**32 + 12_345
+    free, _ = xp.cuda.runtime.memGetInfo()
+    if free < 5 * 2 * size * 1.1:
+        pytest.skip(f"it takes {5 * 2 * size / 1e9:.0f} GB on the GPU, {free / 1e9:.0f} GB are free")
+    for step in (kernel.step, step_by_table):
+        arrays = {name: xp.zeros(size, "f2") for name in ENTRIES}
+        step(grad=xp.ones(size, "f2"), **arrays, **DEFAULTS)
+        for array in arrays.values():
+            assert array[-1] == array[0] != 0
+            assert bool((array[-(2**20) :] == array[0]).all())
+        del arrays, array
+        xp.get_default_memory_pool().free_all_blocks()
+
+
+def test_memory_of_tables_is_not_used_again_too_early(xp):
+    """Tables, gradients and arrays come and go, on two streams, while launches are still to run."""
+    rng = numpy.random.RandomState(0)
+    shapes = [(1 + 97 * i % 1000,) for i in range(60)]
+    models = [Arrays(*(rng.standard_normal(shape).astype("f4") for shape in shapes)) for _ in range(2)]
+    models[1] = models[0].copy("copy")
+    for model in models:
+        model.to_device(GPU)
+    optimizers = [RMSpropGraves(lr=1e-2).setup(model) for model in models]
+    stream = xp.cuda.Stream(non_blocking=True)
+    gradients_of = [[rng.standard_normal(shape).astype("f4") for shape in shapes] for _ in range(20)]
+    for i, grads in enumerate(gradients_of):
+        with stream if i % 3 == 1 else xp.cuda.Stream.null:
+            train(optimizers[0], [grads])
+            if i % 4 == 0:
+                for param in models[0].params():
+                    param.array = param.array.copy()
+        # What a program that changes streams has to wait for; nothing else is waited for.
+        if i % 3 != 2:
+            xp.cuda.get_current_stream().synchronize()
+            stream.synchronize()
+    for grads in gradients_of:
+        set_gradients(models[1], grads)
+        for param in models[1].params():
+            param.update()
+    xp.cuda.Device().synchronize()
+    assert_same(arrays_of(optimizers[0]), arrays_of(optimizers[1]))
+
+
+SANITIZED = """
+import rmsprop_graves
+import cupy, numpy
+from rmsprop_graves.kernels import cupy as kernel
+
+cupy.cuda.set_allocator(None)  # each array is an allocation of its own, so that what is beyond it is seen
+values = {"lr": 1e-3, "alpha": 0.9, "momentum": 0.5, "eps": 1e-4}
+for dtype in ("f2", "f4", "f8"):
+    sizes = [0, 1, 5, 16, 1000, 4095, 4096, 4097, 20001]
+    columns = [[cupy.ones(size, dtype) for size in sizes] for _ in range(5)]
+    odd = [cupy.ones(size + 1, dtype)[1:] for size in sizes]
+    for params in (columns[0], odd):
+        table = kernel.Table(params, *columns[2:])
+        for _ in range(2):
+            table.step(columns[1], [values] * len(sizes), 0, len(sizes))
+        for arrays in zip(params, *columns[1:]):
+            kernel.step(*arrays, **values)
+cupy.cuda.Device().synchronize()
+print("stepped")
+"""
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer_finds_nothing(tool):
+    """No access beyond an array, by vectors or elements, and no race between threads."""
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not on the PATH")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", SANITIZED]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+    if "Device not supported" in run.stdout + run.stderr:
+        pytest.skip("compute-sanitizer does not support this device")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "stepped" in run.stdout
+    assert "ERROR SUMMARY: 0 errors" in run.stdout or "RACECHECK SUMMARY: 0 hazards" in run.stdout
 
 
 # Chainer's machinery
@@ -250,6 +388,107 @@ def test_a_checkpoint_goes_on_where_the_other_device_stopped(tmp_path, first, se
         train(resumed, steps[3:])
         assert resumed.t == 6
         assert_close(arrays_of(resumed), arrays_of(expected))
+
+
+def launches(monkeypatch):
+    """The grids of a table's kernel, as they are launched."""
+    made = []
+    make = kernel._table_kernel
+
+    def make_and_note(dtype):
+        launch, layout = make(dtype)
+        return lambda grid, block, arguments: made.append(grid) or launch(grid, block, arguments), layout
+
+    monkeypatch.setattr(kernel, "_table_kernel", make_and_note)
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_a_model_is_one_launch_with_the_bits_of_one_for_each_parameter(monkeypatch, dtype):
+    """With special ones among them: a rule's hook, a master in float32, a transposed array, a tied parameter."""
+    shapes = [(1 + i % 7, 1 + 5 * i % 40) for i in range(50)]
+    rng = numpy.random.RandomState(0)
+    drawn = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    steps = [[rng.standard_normal(shape).astype(dtype) for shape in shapes] for _ in range(5)]
+    runs = []
+    for one_by_one in (False, True):
+        model = Arrays(*drawn)
+        model.to_device(GPU)
+        model.p7.array = model.p7.array.T.copy().T
+        with model.init_scope():
+            model.again = model.p3
+        optimizer = RMSpropGraves(lr=1e-2).setup(model)
+        model.p11.update_rule.add_hook(lambda rule, param: param.grad.__imul__(2))
+        model.p13.update_rule.use_fp32_update()
+        model.p17.update_rule.hyperparam.lr = 0.5
+        grids = launches(monkeypatch)
+        for grads in steps:
+            if not one_by_one:
+                train_arrays(optimizer, grads)
+                continue
+            set_gradients(model, grads)
+            for param in model.params():
+                param.update()
+        runs.append(arrays_of(optimizer))
+        # `again`, the tied one, comes first; p3 is stepped in the next launch. The special ones cut the rest.
+        assert len(grids) <= (0 if one_by_one else 8 * len(steps))
+        if not one_by_one:
+            assert sum(grid[0] for grid in grids) >= 40 * (len(steps) - 1)
+    assert_same(runs[0], runs[1])
+
+
+def set_gradients(model, grads):
+    """Copies of arrays, to parameters by their numbers."""
+    for i, grad in enumerate(grads):
+        param = getattr(model, f"p{i}")
+        param.grad = param.device.send(grad)
+
+
+def train_arrays(optimizer, grads):
+    """One update with these gradients."""
+    set_gradients(optimizer.target, grads)
+    optimizer.update()
+
+
+def test_a_model_on_two_gpus_is_updated_on_each():
+    """Each device's parameters in launches of their own."""
+    if cuda.cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU")
+    model, steps = model_and_gradients()
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    model.p0.to_device("@cupy:0")
+    model.p1.to_device("@cupy:1")
+    optimizer = RMSpropGraves(lr=1e-2).setup(model)
+    for grads in steps:
+        train_arrays(optimizer, grads)
+    assert_close(arrays_of(optimizer), arrays_of(expected))
+    assert [array.device.id for array in arrays_of(optimizer).values()].count(1) == 4
+
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
+
+
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [("train_digits.py", ["--epoch", "3"]), ("train_text.py", ["--epoch", "1", "--unit", "64"])],
+    ids=["digits", "text"],
+)
+def test_an_example_trains_to_the_same_losses_as_on_the_cpu(tmp_path, script, options):
+    """Within one part in twenty: rounding differs, and training multiplies the difference."""
+    logs = []
+    for device in ("@numpy", GPU):
+        out = tmp_path / device.strip("@").replace(":", "")
+        command = [sys.executable, str(EXAMPLES / script), *options, "--device", device, "--out", str(out)]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+        assert run.returncode == 0, run.stdout + run.stderr
+        logs.append(json.loads((out / "log.json").read_text(encoding="utf-8")))
+    assert len(logs[0]) == len(logs[1]) > 0
+    for expected, entry in zip(*logs):
+        losses = [name for name in expected if name.endswith(("loss", "bits"))]
+        assert losses
+        for name in losses:
+            numpy.testing.assert_allclose(entry[name], expected[name], rtol=0.05, err_msg=name)
 
 
 def test_a_model_that_moves_between_devices_takes_its_states_along():

@@ -163,8 +163,7 @@ class Table:
     """Parameters and their states by the addresses of their arrays, stepped in one launch.
 
     The addresses lie in the memory of the device, copied there when the table is made. It belongs to the device and
-    the stream that are current then, and its arrays are on that device. Neither it nor a step waits for the device.
-    A step has the bits of :func:`step`.
+    the stream that are current then. Neither it nor a step waits for the device. A step has the bits of :func:`step`.
 
     Args:
         params: The parameters, of one dtype.
@@ -183,8 +182,10 @@ class Table:
         # They also keep what is at the addresses.
         self._columns = columns = [params, ns, gs, deltas]
         self._dtype = dtype = params[0].dtype
+        cupy = load_cupy()
+        self._device_id = cupy.cuda.Device().id
         # None where an array cannot be stepped by its address.
-        self._shapes = [arrays[0].shape if _fit(*arrays) else None for arrays in zip(*columns)]
+        self._shapes = [arrays[0].shape if self._fit(*arrays) else None for arrays in zip(*columns)]
         sizes = numpy.array([0 if shape is None else param.size for shape, param in zip(self._shapes, params)])
         self._nbytes = (sizes * dtype.itemsize).astype(numpy.uintp)
         addresses = numpy.array([_addresses(column) for column in columns])
@@ -197,7 +198,6 @@ class Table:
         chunks = numpy.empty(self._bounds[-1], _CHUNK)
         chunks["row"] = numpy.repeat(numpy.arange(len(params)), counts)
         chunks["place"] = numpy.arange(len(chunks)) - numpy.repeat(self._bounds[:-1], counts)
-        cupy = load_cupy()
         self._on_device = cupy.asarray(numpy.frombuffer(rows.tobytes() + chunks.tobytes(), numpy.uint8))
         self._chunks_at = self._on_device.data.ptr + rows.nbytes
         self._stream = _stream()
@@ -214,15 +214,17 @@ class Table:
     def misfits(self, grads: list[Any]) -> list[int]:
         """The places of parameters that cannot be stepped by their addresses, with these gradients.
 
-        Those are among them that were given another shape in place since the table was made.
+        Those are among them that were given another shape in place since the table was made. A state that was is not:
+        to ask for its shape takes longer than all else, and it is stepped element by element as it lies there.
         """
         dtype = self._dtype
         return [
             place
-            for place, (shape, grad, param, n, g, delta) in enumerate(zip(self._shapes, grads, *self._columns))
+            for place, (shape, grad, param) in enumerate(zip(self._shapes, grads, self._columns[0]))
             if not (
-                grad.shape == shape == param.shape == n.shape == g.shape == delta.shape
+                grad.shape == shape == param.shape
                 and grad.dtype == dtype
+                and grad.data.device_id == self._device_id
                 and _is_contiguous(grad)
             )
         ]
@@ -248,6 +250,17 @@ class Table:
         for begin, end in self._written.runs(first, last):
             for launch in _launches(hyperparameters, begin, end):
                 self._launch(addresses, *launch)
+
+    def _fit(self, *arrays: Any) -> bool:
+        """Whether arrays are alike, laid out as the kernel takes them, and on the table's device."""
+        shape = arrays[0].shape
+        return self._dtype.name in _TYPES and all(
+            array.dtype == self._dtype
+            and array.shape == shape
+            and array.data.device_id == self._device_id
+            and _is_contiguous(array)
+            for array in arrays
+        )
 
     def _launch(self, addresses: numpy.ndarray, first: int, sets: bytes, set_of: list[int]) -> None:
         """Steps as many parameters as there are numbers of sets, from first on."""
@@ -290,14 +303,6 @@ def _launches(
 def _pack_set(values: dict[str, float]) -> bytes:
     alpha = values["alpha"]
     return struct.pack("5d", values["lr"], alpha, 1 - alpha, values["momentum"], values["eps"])
-
-
-def _fit(*arrays: Any) -> bool:
-    """Whether arrays are alike and laid out as the kernel of a table takes them."""
-    dtype, shape = arrays[0].dtype, arrays[0].shape
-    return dtype.name in _TYPES and all(
-        array.dtype == dtype and array.shape == shape and _is_contiguous(array) for array in arrays
-    )
 
 
 def _is_contiguous(array: Any) -> bool:

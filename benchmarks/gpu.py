@@ -1,0 +1,280 @@
+"""An update on a GPU by this package, Chainer and torch, in turn, in one process: python -m benchmarks --gpu.
+
+Of each it takes three times. The time on the device, between two CUDA events, while enough work lies before it that
+the device never waits for the host. The time of the host until the call returns. The time by the wall clock of a call
+among many, which is the larger of the two, or more where the one has to wait for the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from typing import Any, Callable, Iterator, NamedTuple
+
+import chainer
+import numpy
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+
+from benchmarks import machine, models
+from benchmarks.libraries import ALPHA, EPS, LR, MOMENTUM
+from rmsprop_graves import RMSpropGraves, __version__
+
+OURS, PER_PARAMETER, CHAINER = "ours", "ours, per parameter", "Chainer"
+TORCH = FOREACH, CAPTURABLE, GRAPH = "torch, foreach", "torch, foreach, capturable", "torch, capturable, in a graph"
+COPY = "copy"
+# Parameters of float16 by `use_fp32_update`.
+MASTERS = "float16 with fp32 masters"
+
+SIZES = {"one million": 10**6, "ten million": 10**7, "a hundred million": 10**8}
+CASES: list[tuple[str, models.Shapes, str]] = [
+    *((name, [(size,)], "float32") for name, size in SIZES.items()),
+    *((name, shapes, "float32") for name, shapes in models.REAL.items()),
+    ("a hundred million", [(10**8,)], "float16"),
+    ("a hundred million", [(10**8,)], "float64"),
+    ("ResNet-50", models.REAL["ResNet-50"], "float16"),
+    ("ResNet-50", models.REAL["ResNet-50"], MASTERS),
+]
+QUICK = 2
+ROUNDS = 21
+# Calls of which the host's time is the mean, few enough that no queue of launches is full before the last.
+CALLS = 4
+
+
+class Contender(NamedTuple):
+    """One way of updating a model, or the copy that it is measured by."""
+
+    name: str
+    update: Callable[[], Any]
+    nbytes: int
+
+
+def measure(quick: bool = False) -> dict[str, Any]:
+    """Times every contender on every case."""
+    import cupy
+
+    start = time.perf_counter()
+    results: dict[str, Any] = {"machine": describe(), "left out": [], "cases": []}
+    torch_is_left_out = why_torch_is_left_out()
+    if torch_is_left_out:
+        results["left out"].append(f"torch ({torch_is_left_out})")
+        print(f"Left out: {results['left out'][-1]}", flush=True)
+    for name, shapes, kind in CASES[:QUICK] if quick else CASES:
+        print(f"{kind}, {name}", flush=True)
+        contenders = list(_contenders(shapes, kind, torch=not torch_is_left_out))
+        seconds = _time_in_turn(contenders, rounds=3 if quick else ROUNDS)
+        size = models.size(shapes)
+        results["cases"].append(
+            {
+                "model": name,
+                "kind": kind,
+                "parameters": len(shapes),
+                "elements": size,
+                "bytes": {contender.name: contender.nbytes for contender in contenders},
+                "seconds": seconds,
+            }
+        )
+        del contenders
+        cupy.get_default_memory_pool().free_all_blocks()
+    results["minutes"] = (time.perf_counter() - start) / 60
+    return results
+
+
+def describe() -> dict[str, str]:
+    """The GPU and what is installed, in words."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    name = properties["name"]
+    return {
+        "rmsprop-graves": __version__,
+        "GPU": name.decode() if isinstance(name, bytes) else name,
+        "compute capability": f"{properties['major']}.{properties['minor']}",
+        "multiprocessors": str(properties["multiProcessorCount"]),
+        "memory": f"{properties['totalGlobalMem'] / machine.GB:.0f} GB",
+        "CUDA driver, runtime": f"{_cuda(runtime.driverGetVersion())}, {_cuda(runtime.runtimeGetVersion())}",
+        **machine.describe_host(),
+        "cupy": machine.version("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+        **{name: machine.version(name) for name in ("numpy", "chainer", "torch")},
+    }
+
+
+def why_torch_is_left_out() -> str:
+    """The reason in one line, or nothing where it can use the GPU."""
+    try:
+        import torch
+
+        return "" if torch.cuda.is_available() else "it finds no CUDA device"
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _contenders(shapes: models.Shapes, kind: str, torch: bool) -> Iterator[Contender]:
+    dtype = numpy.dtype("float16" if kind == MASTERS else kind)
+    size = models.size(shapes)
+    nbytes = 9 * dtype.itemsize * size
+    if kind == MASTERS:
+        # Parameter and gradient are halves, the master and three states floats.
+        nbytes = (3 * 2 + 8 * 4) * size
+    for name, optimizer_class in ((OURS, RMSpropGraves), (CHAINER, ChainerRMSpropGraves)):
+        optimizer = optimizer_class(LR, ALPHA, MOMENTUM, EPS).setup(_link(shapes, dtype))
+        if kind == MASTERS:
+            optimizer.use_fp32_update()
+        yield Contender(name, optimizer.update, nbytes)
+        if name == OURS:
+            yield Contender(PER_PARAMETER, functools.partial(_update_each, list(optimizer.target.params())), nbytes)
+    if torch and kind != MASTERS:
+        yield from _torchs(shapes, dtype, nbytes)
+    yield Contender(COPY, _copy(nbytes), nbytes)
+
+
+def _link(shapes: models.Shapes, dtype: numpy.dtype) -> chainer.Link:
+    import cupy
+
+    link = chainer.Link()
+    with link.init_scope():
+        for place, shape in enumerate(shapes):
+            param = chainer.Parameter(cupy.asarray(_draw(shape, dtype, 0)))
+            param.grad = cupy.asarray(_draw(shape, dtype, 1))
+            setattr(link, f"param{place:03}", param)
+    return link
+
+
+def _draw(shape: tuple[int, ...], dtype: numpy.dtype, seed: int) -> numpy.ndarray:
+    # A hundred million would take longer to draw than to time.
+    return numpy.resize(numpy.random.default_rng(seed).standard_normal(999_983, "float32").astype(dtype), shape)
+
+
+def _update_each(params: list[chainer.Parameter]) -> None:
+    for param in params:
+        param.update()
+
+
+def _torchs(shapes: models.Shapes, dtype: numpy.dtype, nbytes: int) -> Iterator[Contender]:
+    import torch
+
+    for name in TORCH:
+        params = [torch.tensor(_draw(shape, dtype, 0), device="cuda", requires_grad=True) for shape in shapes]
+        for param, shape in zip(params, shapes):
+            param.grad = torch.tensor(_draw(shape, dtype, 1), device="cuda")
+        optimizer = torch.optim.RMSprop(
+            params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=True, capturable=name != FOREACH
+        )
+        yield Contender(name, _captured(optimizer.step) if name == GRAPH else optimizer.step, nbytes)
+
+
+def _captured(step: Callable[[], Any]) -> Callable[[], Any]:
+    """Replays a CUDA graph of it."""
+    import torch
+
+    # It wants to have run on another stream than the default one.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay  # type: ignore[no-any-return]
+
+
+def _copy(nbytes: int) -> Callable[[], Any]:
+    """A copy that reads and writes as many bytes in all."""
+    import cupy
+
+    source, target = (cupy.ones(nbytes // 2 // 4, "float32") for _ in range(2))
+    return lambda: target.data.copy_from_device_async(source.data, source.nbytes)
+
+
+def _time_in_turn(contenders: list[Contender], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of a call of each contender in each round, whose order is drawn anew: on the device, the host, the wall.
+
+    torch is on its default stream, which is CuPy's.
+    """
+    spin = Spin()
+    once = {contender.name: _warm_up(contender) for contender in contenders}
+    seconds: dict[str, dict[str, list[float]]] = {
+        contender.name: {"device": [], "host": [], "wall": []} for contender in contenders
+    }
+    order = random.Random(0)
+    for _ in range(rounds):
+        for contender in order.sample(contenders, len(contenders)):
+            mine = seconds[contender.name]
+            mine["device"].append(_on_device(contender, spin, once[contender.name]))
+            host, wall = _on_host(contender)
+            mine["host"].append(host)
+            mine["wall"].append(wall)
+    return seconds
+
+
+def _warm_up(contender: Contender) -> float:
+    """Seconds of a call; the first ones compile, or make states."""
+    for _ in range(3):
+        _synchronize()
+        start = time.perf_counter()
+        contender.update()
+        _synchronize()
+        seconds = time.perf_counter() - start
+    return seconds
+
+
+def _on_device(contender: Contender, spin: Spin, once: float) -> float:
+    import cupy
+
+    begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+    _synchronize()
+    # The host is done before the device begins.
+    spin(2 * once + 1e-3)
+    begin.record()
+    contender.update()
+    end.record()
+    end.synchronize()
+    return cupy.cuda.get_elapsed_time(begin, end) / 1e3
+
+
+def _on_host(contender: Contender) -> tuple[float, float]:
+    _synchronize()
+    start = time.perf_counter()
+    for _ in range(CALLS):
+        contender.update()
+    host = time.perf_counter() - start
+    _synchronize()
+    return host / CALLS, (time.perf_counter() - start) / CALLS
+
+
+def _synchronize() -> None:
+    import cupy
+
+    cupy.cuda.Device().synchronize()
+
+
+class Spin:
+    """Keeps the device busy for some seconds."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        # `clock64` counts at whatever rate the device runs; the first call compiles too, the second tells.
+        self._kernel = cupy.RawKernel(
+            'extern "C" __global__ void spin(long long cycles) {'
+            " const long long start = clock64(); while (clock64() - start < cycles) {} }",
+            "spin",
+        )
+        self._cycles_per_second = 1e9
+        for _ in range(2):
+            _synchronize()
+            start = time.perf_counter()
+            self(0.05)
+            _synchronize()
+        self._cycles_per_second *= 0.05 / (time.perf_counter() - start)
+
+    def __call__(self, seconds: float) -> None:
+        """Returns at once."""
+        self._kernel((1,), (1,), (numpy.int64(seconds * self._cycles_per_second),))
+
+
+def _cuda(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"

@@ -1,0 +1,100 @@
+"""What is written of a run on a GPU: Markdown, JSON, and a picture where matplotlib is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks.gpu import CHAINER, COPY, MASTERS, OURS, PER_PARAMETER, TORCH
+from benchmarks.report import percent, rounded, spread
+
+
+def write(results: dict[str, Any], folder: Path) -> list[Path]:
+    markdown, data = folder / "gpu.md", folder / "gpu.json"
+    markdown.write_text(
+        f"# Results of a run of `python -m benchmarks --gpu`\n\n{_document(results)}", encoding="utf-8"
+    )
+    data.write_text(json.dumps(rounded(results), indent=1) + "\n", encoding="utf-8")
+    written = [markdown, data]
+    try:
+        from benchmarks import gpu_picture
+    except ImportError as error:
+        print(f"Left out: the picture ({error})")
+    else:
+        written.append(gpu_picture.draw(results, folder))
+    return written
+
+
+def summary(results: dict[str, Any]) -> str:
+    """A row for each case; every ratio is taken round by round."""
+    lines = [
+        f"{results['machine']['GPU']}: median (lower to upper quartile) of the rounds",
+        "",
+        "| model | kind | parameters | over Chainer, wall | over Chainer, device | over the best torch, device "
+        "| share of the copy's bandwidth | per parameter, share | host, µs a parameter |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for case in results["cases"]:
+        torch = best_torch(case)
+        cells = [
+            spread(ratios(case, CHAINER, OURS, "wall")),
+            spread(ratios(case, CHAINER, OURS, "device")),
+            spread(ratios(case, torch, OURS, "device")) if torch else "-",
+            percent(shares(case, OURS)),
+            percent(shares(case, PER_PARAMETER)),
+            spread([1e6 * seconds / case["parameters"] for seconds in case["seconds"][OURS]["host"]]),
+        ]
+        lines.append(f"| {case['model']} | {case['kind']} | {case['parameters']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def ratios(case: dict[str, Any], slow: str, fast: str, time: str) -> list[float]:
+    """How many times as fast, round by round, by the time of a kind."""
+    return [a / b for a, b in zip(case["seconds"][slow][time], case["seconds"][fast][time])]
+
+
+def shares(case: dict[str, Any], name: str) -> list[float]:
+    """The bandwidth reached over that of a copy that moves as many bytes, round by round."""
+    return ratios(case, COPY, name, "device")
+
+
+def best_torch(case: dict[str, Any]) -> str | None:
+    """The one that takes the device the least time."""
+    names = [name for name in TORCH if name in case["seconds"]]
+    return min(names, key=lambda name: median(case["seconds"][name]["device"]), default=None)
+
+
+def _document(results: dict[str, Any]) -> str:
+    lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in results["machine"].items())]
+    lines += [f"| minutes | {results['minutes']:.1f} |", ""]
+    lines += [f"Left out: {line}.\n" for line in results["left out"]]
+    lines += [summary(results)]
+    for case in results["cases"]:
+        lines += [f"## {case['model']}, {case['kind']}: {case['elements']:,} elements in {case['parameters']}", ""]
+        lines += [
+            "| | device, µs | GB/s | share of the copy | host, µs | wall, µs |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for name, seconds in case["seconds"].items():
+            cells = [
+                _microseconds(seconds["device"]),
+                f"{case['bytes'][name] / median(seconds['device']) / 1e9:,.0f}",
+                percent(shares(case, name)),
+                _microseconds(seconds["host"]),
+                _microseconds(seconds["wall"]),
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    if any(case["kind"] == MASTERS for case in results["cases"]):
+        lines += [f"The bytes of {MASTERS} leave out what the conversions move besides.", ""]
+    return "\n".join(lines)
+
+
+def _microseconds(seconds: list[float]) -> str:
+    low, middle, high = (
+        f"{1e6 * one:,.0f}" if one >= 1e-4 else f"{1e6 * one:.3g}"
+        for one in quantiles(seconds, n=4, method="inclusive")
+    )
+    return f"{middle} ({low} to {high})"
