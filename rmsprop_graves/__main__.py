@@ -53,7 +53,7 @@ def _info() -> str:
         "Python": f"{platform.python_version()}, {sys.executable}",
         "NumPy": numpy.__version__,
         "Chainer": chainer.__version__,
-        "CuPy": cuda.cupy.__version__ if cuda.available else f"none usable: {_first_line(cuda._resolution_error)}",
+        "CuPy": cuda.cupy.__version__ if cuda.available else _why_no_cupy(cuda._resolution_error),
         "Numba": _version_of("numba"),
         "@numpy": f"{platform.machine()}, stepped by {_on_cpu()}",
     }
@@ -62,7 +62,7 @@ def _info() -> str:
         try:
             for device in range(runtime.getDeviceCount()):
                 name = runtime.getDeviceProperties(device)["name"].decode()
-                lines[f"@cupy:{device}"] = f"{name}, stepped by rmsprop_graves.kernels.cupy"
+                lines[f"@cupy:{device}"] = f"{name}, stepped by {_on_gpu()}"
         except runtime.CUDARuntimeError as error:
             lines["@cupy"] = f"no device: {_first_line(error)}"
     return "\n".join(f"{name:<16}{value}" for name, value in lines.items())
@@ -75,6 +75,20 @@ def _on_cpu() -> str:
         return f"nothing: {_first_line(error)}"
     # NumPy's is not divided among threads.
     return f"{name}, on {threads} thread{'s' * (threads > 1)}" if name.endswith(".numba") else name
+
+
+def _on_gpu() -> str:
+    try:
+        return kernels.on_gpu().__name__
+    except Exception as error:
+        return f"nothing: {_first_line(error)}"
+
+
+def _why_no_cupy(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        return "not installed; for a GPU install cupy-cuda12x or cupy-cuda13x"
+    # Chainer needs more of CUDA's libraries than CuPy does to be imported.
+    return f"none usable: {_first_line(error)}; install CUDA's libraries, such as with 'cupy-cuda13x[ctk]'"
 
 
 def _first_line(error: Exception) -> str:

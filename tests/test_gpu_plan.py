@@ -14,6 +14,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from gpu_stand_in import Device, Gpu
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from interpreter import run_python
 from models import Arrays
 
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
@@ -512,6 +513,33 @@ def test_float16_with_fp32_masters_takes_chainers_ordinary_path(gpu, scale):
 
 
 # What cannot be
+
+
+@pytest.mark.parametrize("move", ["to_gpu()", "to_device('@cupy:0')"])
+def test_a_cupy_that_finds_no_gpu_is_no_reason_to_go_on_without_a_word(move):
+    """CuPy as it is installed here: Chainer says what is missing, the model stays where it was and can be trained."""
+    cupy = pytest.importorskip("cupy", exc_type=ImportError)
+    try:
+        if cupy.cuda.runtime.getDeviceCount():
+            pytest.skip("there is a GPU")
+    except cupy.cuda.runtime.CUDARuntimeError:
+        pass
+    code = f"""
+        from rmsprop_graves import RMSpropGraves
+        import chainer, numpy
+        model = chainer.links.Linear(2, 2)
+        try:
+            model.{move}
+        except Exception as error:
+            print(type(error).__name__, error)
+        assert type(model.W.array) is numpy.ndarray
+        optimizer = RMSpropGraves().setup(model)
+        optimizer.update(lambda: chainer.functions.sum(model(numpy.ones((1, 2), "f"))))
+        print("trained on the CPU")
+    """
+    output, _ = run_python(code)
+    assert output.startswith(("RuntimeError CUDA environment is not correctly set up", "CUDARuntimeError cudaError"))
+    assert "trained on the CPU" in output
 
 
 def test_a_gradient_on_another_device_is_refused(gpu):

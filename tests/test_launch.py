@@ -7,11 +7,14 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from types import SimpleNamespace
 
 import pytest
+from chainer.backends import cuda
 
 import rmsprop_graves
-from rmsprop_graves import kernels
+from rmsprop_graves import __main__, kernels
+from rmsprop_graves.kernels import cupy as cupy_kernel
 
 LAUNCHER = ["-m", "rmsprop_graves"]
 
@@ -304,6 +307,62 @@ def test_info_shows_what_keeps_a_kernel_from_being_used(monkeypatch, tmp_path):
     result = run(*LAUNCHER, "--info", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "stepped by nothing: the kernel on a CPU (RMSPROP_GRAVES_CPU_KERNEL) must be one of" in result.stdout
+
+
+class Runtime:
+    """cupy.cuda.runtime of a machine with one GPU, or without a driver."""
+
+    class CUDARuntimeError(RuntimeError):
+        """What it raises."""
+
+    def __init__(self, has_driver=True):
+        """As if."""
+        self.has_driver = has_driver
+
+    def getDeviceCount(self):  # noqa: N802  CuPy's name
+        """One, if there is a driver."""
+        if not self.has_driver:
+            raise self.CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+        return 1
+
+    def getDeviceProperties(self, device):  # noqa: N802  CuPy's name
+        """The name is enough."""
+        return {"name": b"A GPU"}
+
+
+@pytest.mark.parametrize(
+    ("version", "has_driver", "line"),
+    [
+        ("14.0.0", True, "@cupy:0         A GPU, stepped by rmsprop_graves.kernels.cupy"),
+        ("11.6.0", True, "@cupy:0         A GPU, stepped by nothing: the update on a GPU needs CuPy 12 or newer"),
+        ("14.0.0", False, "@cupy           no device: cudaErrorInsufficientDriver"),
+    ],
+    ids=["usable", "too old", "no driver"],
+)
+def test_info_says_what_steps_arrays_on_a_gpu_or_why_nothing_does(monkeypatch, version, has_driver, line):
+    """With a CuPy that Chainer can use."""
+    cupy = SimpleNamespace(__version__=version, cuda=SimpleNamespace(runtime=Runtime(has_driver)))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cuda, "available", True)
+    monkeypatch.setattr(cuda, "cupy", cupy)
+    monkeypatch.setattr(kernels, "on_gpu", kernels.on_gpu.__wrapped__)
+    monkeypatch.setattr(cupy_kernel, "load_cupy", cupy_kernel.load_cupy.__wrapped__)
+    assert line in __main__._info()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ModuleNotFoundError("No module named 'cupy'", name="cupy"), "not installed; for a GPU install cupy-cuda12x"),
+        (RuntimeError('Failure finding "libcublas.so"\nin'), 'none usable: Failure finding "libcublas.so"; install'),
+    ],
+    ids=["missing", "without cuBLAS"],
+)
+def test_info_says_why_chainer_cannot_use_cupy_and_what_to_do(monkeypatch, error, line):
+    """Chainer itself turns its GPU support off without a word."""
+    monkeypatch.setattr(cuda, "available", False)
+    monkeypatch.setattr(cuda, "_resolution_error", error, raising=False)
+    assert line in __main__._info()
 
 
 @pytest.mark.parametrize(
