@@ -21,7 +21,7 @@ INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-const
 
 # A virtual environment that could not be made whole is not taken for one.
 .DELETE_ON_ERROR:
-.PHONY: demo test coverage lint bench matrix clean
+.PHONY: demo test coverage lint bench gpu matrix clean
 
 demo: $(VENV)/examples
 	$(BIN)/python docs/examples/train_digits.py
@@ -41,6 +41,11 @@ lint: $(VENV)/lint
 
 bench: $(VENV)/$(PEERS)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# On a machine with a GPU, by an interpreter that has CuPy and Chainer: its tests, then its benchmark.
+gpu:
+	PYTHONPATH=. $(PYTHON) -m pytest -m gpu
+	PYTHONPATH=. $(PYTHON) -m benchmarks --gpu $(BENCH)
 
 matrix:
 	./tests/matrix.sh

@@ -46,8 +46,10 @@ class TimedGpu(Gpu):
             },
             driverGetVersion=lambda: 13000,
             runtimeGetVersion=lambda: 12090,
+            memGetInfo=lambda: (self.free, self.free),
         )
         self.spins = []
+        self.free = 10**9
         self.RawKernel = self.raw_kernel
 
     def install(self, patch):
@@ -99,6 +101,14 @@ def test_every_contender_is_timed_on_every_case(stand_in):
     assert results["left out"] == ["torch (it finds no CUDA device)"]
     assert (results["machine"]["GPU"], results["machine"]["CUDA driver, runtime"]) == ("a stand-in", "13.0, 12.9")
     assert stand_in.spins
+
+
+def test_a_case_that_the_device_has_no_memory_for_is_left_out_with_a_line(stand_in, monkeypatch):
+    """The others are measured."""
+    monkeypatch.setattr(gpu, "CASES", [("huge", [(10**8,)], "float32"), gpu.CASES[0]])
+    results = gpu.measure()
+    assert results["left out"][1] == "huge, float32 (needs 16 GB, 1 GB are free)"
+    assert [case["model"] for case in results["cases"]] == ["one"]
 
 
 def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, monkeypatch):
