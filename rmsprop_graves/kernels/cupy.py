@@ -13,12 +13,16 @@ from rmsprop_graves.kernels.overlap import Written
 
 # What the kernels compute for one element, in CUDA C++. `T` is the type stored and `C` the type computed in.
 # The order is: load everything, compute, store everything, since a store between two loads would make the
-# compiler load again. Every product that feeds a sum is an explicit fma, which leaves the compiler nothing
-# to contract: any compiler gives the same bits. The comparison keeps a NaN, which fmax would hide.
+# compiler load again. `LOADED` has delta loaded there too: the compiler would move it down to its use, below root and
+# quotient, and every thread would wait for the memory twice. Every product that feeds a sum is an explicit fma, which
+# leaves the compiler nothing to contract: any compiler gives the same bits. The comparison keeps a NaN, which fmax
+# would hide.
 IN_PARAMS = "T grad, C lr, C alpha, C one_minus_alpha, C momentum, C eps"
 OUT_PARAMS = "T param, T n, T g, T delta"
 OPERATION = """
-    const C x = grad, w = param, n0 = n, g0 = g, delta0 = delta;
+    const C x = grad, w = param, n0 = n, g0 = g;
+    C delta0 = delta;
+    LOADED(delta0);
 
     const C t = one_minus_alpha * x;
     const C n1 = fma(alpha, n0, t * x);
@@ -31,6 +35,15 @@ OPERATION = """
     delta = delta1;
     param = w + delta1;
 """
+# By the type computed in.
+PREAMBLE = """
+typedef %s C;
+#ifdef __CUDACC__
+#define LOADED(value) asm volatile("" : "+%s"(value))
+#else
+#define LOADED(value)
+#endif
+"""
 NAME = "rmsprop_graves_step"
 OLDEST = 12
 
@@ -41,7 +54,7 @@ TABLE_SOURCE = """
 #include <cuda_fp16.h>
 
 typedef %(stored)s T;
-typedef %(computed)s C;
+%(preamble)s
 
 const unsigned THREADS = %(threads)d, LANES = 16 / sizeof(T), CHUNK = %(chunk_bytes)d / sizeof(T);
 
@@ -342,7 +355,9 @@ def load_cupy() -> Any:
 def _kernel(compute: str) -> Any:
     # CuPy tells a type letter from the arrays that carry it (cupy/cupy#2091), and C is carried by scalars alone.
     in_params = IN_PARAMS.replace("C ", f"{_NUMPY_NAMES[compute]} ")
-    return load_cupy().ElementwiseKernel(in_params, OUT_PARAMS, OPERATION, NAME, preamble=f"typedef {compute} C;")
+    return load_cupy().ElementwiseKernel(
+        in_params, OUT_PARAMS, OPERATION, NAME, preamble=PREAMBLE % (compute, compute[0])
+    )
 
 
 @functools.lru_cache(maxsize=None)
@@ -362,7 +377,7 @@ def _table_kernel(dtype: str) -> tuple[Any, numpy.dtype]:
     )
     source = TABLE_SOURCE % {
         "stored": stored,
-        "computed": computed,
+        "preamble": PREAMBLE % (computed, computed[0]),
         "threads": THREADS,
         "chunk_bytes": CHUNK_BYTES,
         "rows": ROWS,
