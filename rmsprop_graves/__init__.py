@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from rmsprop_graves import _chainer
 
 if TYPE_CHECKING:
+    from rmsprop_graves._npz import load_npz
     from rmsprop_graves._optimizer import RMSpropGraves
     from rmsprop_graves._update_rule import RMSpropGravesRule
 
 __version__ = "0.1.0"
-__all__ = ["RMSpropGraves", "RMSpropGravesRule"]
+__all__ = ["RMSpropGraves", "RMSpropGravesRule", "load_npz"]
+
+_MODULES = {"RMSpropGraves": "_optimizer", "RMSpropGravesRule": "_update_rule", "load_npz": "_npz"}
 
 _chainer.make_importable()
 
@@ -24,14 +27,8 @@ _chainer.make_importable()
 def __getattr__(name: str) -> Any:
     # Lazy, because importing Chainer starts CUDA and reads its environment variables: a script run by
     # `python -m rmsprop_graves` may set CUDA_VISIBLE_DEVICES or CHAINER_DTYPE before it imports Chainer.
-    if name == "RMSpropGraves":
-        from rmsprop_graves._optimizer import RMSpropGraves
-
-        return RMSpropGraves
-    if name == "RMSpropGravesRule":
-        from rmsprop_graves._update_rule import RMSpropGravesRule
-
-        return RMSpropGravesRule
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     if name == "kernels":
         return importlib.import_module(f"{__name__}.kernels")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,8 +7,9 @@ from typing import Any
 from chainer import Link
 from chainer.backend import GpuDevice
 from chainer.optimizer import GradientMethod, HyperparameterProxy
+from chainer.serializer import Deserializer
 
-from rmsprop_graves import kernels
+from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
 from rmsprop_graves._plan import Plan
 from rmsprop_graves._update_rule import RMSpropGravesRule
@@ -139,10 +140,21 @@ class RMSpropGraves(GradientMethod):
                 return
 
     def serialize(self, serializer: Any) -> None:
-        """Saves or loads t, epoch, and each rule's t and state, not the parameters themselves.
+        """Saves or loads t, epoch, the scale of dynamic loss scaling, and of each rule t, state and float32 master.
+
+        The parameters themselves are the model's to save. Loading is all or nothing: everything is read and checked
+        before anything is written, and each state is converted to its parameter's dtype.
 
         Raises:
             RuntimeError: The optimizer is not set up.
+            KeyError: An entry is missing.
+            ValueError: An entry is none that training can go on from, such as of another shape than its parameter.
         """
         self._check_set_up()
+        if isinstance(serializer, Deserializer):
+            _checkpoint.read_optimizer(self, serializer)()
+            return
         super().serialize(serializer)
+        if self._loss_scaling_is_dynamic:
+            serializer(_checkpoint.LOSS_SCALE, float(self._loss_scale))
+            serializer(_checkpoint.NAN_EVER, self._loss_scaling_isnan_ever)

@@ -7,8 +7,9 @@ from typing import Any
 import chainer
 import numpy
 from chainer.optimizer import UpdateRule
+from chainer.serializer import Deserializer
 
-from rmsprop_graves import kernels
+from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter, as_floats
 
 _default_hyperparam = Hyperparameter()
@@ -54,6 +55,41 @@ class RMSpropGravesRule(UpdateRule):
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={getattr(self.hyperparam, name)!r}" for name in DEFAULTS)
         return f"<{type(self).__name__}({values}) t={self.t}{'' if self.enabled else ' disabled'}>"
+
+    # What a checkpoint holds of the float32 master of a float16 parameter, until the next update takes it up.
+    _master: numpy.ndarray | None = None
+
+    def serialize(self, serializer: Any) -> None:
+        """Saves or loads t, the state, and the float32 master of a float16 parameter.
+
+        Loading is all or nothing: what is wrong is found before anything is written.
+
+        Raises:
+            KeyError: An entry is missing.
+            ValueError: An entry is none that the rule can go on from.
+        """
+        if isinstance(serializer, Deserializer):
+            _checkpoint.read_rule(self, serializer)()
+            return
+        super().serialize(serializer)
+        master = self._fp32_param.array if self._fp32_param is not None else self._master
+        if master is not None:
+            serializer(_checkpoint.MASTER, master)
+
+    def update(self, param: Any) -> None:
+        """Updates a parameter, and calls the hooks of the rule."""
+        if self._master is not None:
+            self._take_up_master(param)
+        super().update(param)
+
+    def _take_up_master(self, param: Any) -> None:
+        master = self.__dict__.pop("_master")
+        # It is of this parameter if it rounds to it. Otherwise the parameter was loaded from elsewhere, and counts.
+        if param.array is not None and param.array.shape == master.shape:
+            with chainer.using_device(param.device):
+                loaded = param.device.send(master)
+                if bool((loaded.astype(param.array.dtype) == param.array).all()):
+                    self._fp32_param = chainer.Parameter(loaded, name=param.name)
 
     def init_state(self, param: Any) -> None:
         """Sets ``n``, ``g`` and ``delta`` to zeros on the parameter's device."""

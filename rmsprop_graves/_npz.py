@@ -1,0 +1,68 @@
+"""Loading of npz files from elsewhere."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any, BinaryIO
+
+import numpy
+from chainer.serializers import NpzDeserializer
+
+
+def load_npz(file: str | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
+    """Loads an object from a file, as ``chainer.serializers.load_npz`` does, but runs no code that the file holds.
+
+    Chainer's reads pickled objects, which do whatever who wrote the file wanted. Here an entry that is one is refused
+    before anything is read. No checkpoint of an optimizer holds one; of a model, a parameter that has not been
+    initialized is saved as one.
+
+    Args:
+        file: Name of the file, or the file opened in binary mode.
+        obj: What is loaded: an optimizer, a model, a trainer.
+        path: Where in the file its entries begin.
+        strict: Whether an entry that is missing is an error.
+
+    Raises:
+        ValueError: An entry is a pickled object, or the file is not in the npz format.
+        KeyError: An entry is missing.
+    """
+    pickled = _pickled_entries(file)
+    if pickled:
+        raise ValueError(
+            f"{_name_of(file)}: {pickled[0]} is a pickled object, which may run any code when it is loaded"
+            f"{f', and so are {len(pickled) - 1} more entries' if len(pickled) > 1 else ''}; "
+            "chainer.serializers.load_npz loads it from a source that you trust"
+        )
+    with numpy.load(file, allow_pickle=False) as entries:
+        NpzDeserializer(entries, path, strict).load(obj)
+
+
+def _pickled_entries(file: str | BinaryIO) -> list[str]:
+    """The names of entries whose dtype has objects in it, found in their headers alone."""
+    begin = None if isinstance(file, str) or not hasattr(file, "seek") else file.tell()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [name for name in archive.namelist() if _is_pickled(archive, name)]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{_name_of(file)}: it is not in the npz format ({error})") from error
+    finally:
+        if begin is not None:
+            file.seek(begin)  # type: ignore[union-attr]
+
+
+def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
+    with archive.open(name) as entry:
+        if entry.read(6) != numpy.lib.format.MAGIC_PREFIX:  # no array, and never unpickled
+            return False
+        entry.seek(0)
+        try:
+            version = numpy.lib.format.read_magic(entry)
+            read = numpy.lib.format
+            _, _, dtype = (read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0)(entry)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return dtype.hasobject
+
+
+def _name_of(file: str | BinaryIO) -> str:
+    return str(getattr(file, "name", file))
