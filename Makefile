@@ -44,8 +44,8 @@ bench: $(VENV)/$(PEERS)
 
 # On a machine with a GPU, by an interpreter that has CuPy and Chainer: its tests, then its benchmark.
 gpu:
-	PYTHONPATH=. $(PYTHON) -m pytest -m gpu
-	PYTHONPATH=. $(PYTHON) -m benchmarks --gpu $(BENCH)
+	$(PYTHON) -m pytest -m gpu
+	$(PYTHON) -m benchmarks --gpu $(BENCH)
 
 matrix:
 	./tests/matrix.sh

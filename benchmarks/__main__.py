@@ -36,13 +36,16 @@ def main() -> None:
         help="folder for the results (default: benchmarks/results, and with --quick a new temporary one)",
     )
     options = parser.parse_args()
+    if options.gpu:
+        from benchmarks import gpu, gpu_report
+
+        if gpu.why_not():
+            parser.error(f"--gpu needs CuPy and a GPU: {gpu.why_not()}")
     output = options.output or (Path(tempfile.mkdtemp()) if options.quick else HERE / "results")
     output.mkdir(parents=True, exist_ok=True)
 
     if options.gpu:
-        from benchmarks import gpu, gpu_report
-
-        results = gpu.measure(options.quick)
+        results = gpu.measure(options.quick, lambda so_far: gpu_report.write(so_far, output))
         written = gpu_report.write(results, output)
         print(f"\n{gpu_report.summary(results)}\nWritten: {', '.join(str(path) for path in written)}")
         return

@@ -24,8 +24,9 @@ from rmsprop_graves import RMSpropGraves, __version__
 OURS, PER_PARAMETER, CHAINER = "ours", "ours, per parameter", "Chainer"
 TORCH = FOREACH, CAPTURABLE, GRAPH = "torch, foreach", "torch, foreach, capturable", "torch, capturable, in a graph"
 COPY = "copy"
-# Parameters of float16 by `use_fp32_update`.
+# Parameters of float16 by `use_fp32_update`, and with a loss scale, by which the gradient is divided first.
 MASTERS = "float16 with fp32 masters"
+SCALED = "with a loss scale"
 
 SIZES = {"one million": 10**6, "ten million": 10**7, "a hundred million": 10**8}
 CASES: list[tuple[str, models.Shapes, str]] = [
@@ -35,6 +36,8 @@ CASES: list[tuple[str, models.Shapes, str]] = [
     ("a hundred million", [(10**8,)], "float64"),
     ("ResNet-50", models.REAL["ResNet-50"], "float16"),
     ("ResNet-50", models.REAL["ResNet-50"], MASTERS),
+    ("ResNet-50", models.REAL["ResNet-50"], f"{MASTERS} and {SCALED}"),
+    ("ResNet-50", models.REAL["ResNet-50"], f"float32 {SCALED}"),
 ]
 QUICK = 2
 ROUNDS = 21
@@ -50,8 +53,18 @@ class Contender(NamedTuple):
     nbytes: int
 
 
-def measure(quick: bool = False) -> dict[str, Any]:
-    """Times every contender on every case."""
+def why_not() -> str:
+    """Why nothing can be measured, in one line, or nothing."""
+    try:
+        import cupy
+
+        return "" if cupy.cuda.runtime.getDeviceCount() else "CuPy finds no CUDA device"
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def measure(quick: bool = False, after_each: Callable[[dict[str, Any]], Any] = lambda results: None) -> dict[str, Any]:
+    """Times every contender on every case; the results so far are handed over after each case."""
     start = time.perf_counter()
     results: dict[str, Any] = {"machine": describe(), "left out": [], "cases": []}
 
@@ -68,7 +81,9 @@ def measure(quick: bool = False) -> dict[str, Any]:
             leave_out(f"{name}, {kind} (needs {needed / machine.GB:.0f} GB, {free / machine.GB:.0f} GB are free)")
             continue
         print(f"{kind}, {name}", flush=True)
-        contenders = list(_contenders(shapes, kind, torch=not torch_is_left_out))
+        contenders = list(_contenders(shapes, kind))
+        if not torch_is_left_out:
+            contenders += _torchs(shapes, kind, leave_out)
         seconds = _time_in_turn(contenders, rounds=3 if quick else ROUNDS)
         size = models.size(shapes)
         results["cases"].append(
@@ -82,13 +97,15 @@ def measure(quick: bool = False) -> dict[str, Any]:
             }
         )
         del contenders
+        results["minutes"] = (time.perf_counter() - start) / 60
+        after_each(results)
     results["minutes"] = (time.perf_counter() - start) / 60
     return results
 
 
 def _needed_memory(shapes: models.Shapes, kind: str) -> int:
     # Five arrays for each of ours, Chainer and three of torch; nine that are copied; torch's temporary ones.
-    return (5 * 5 + 9 + 5) * models.size(shapes) * (8 if kind == "float64" else 4)
+    return (5 * 5 + 9 + 5) * models.size(shapes) * max(4, _dtype(kind).itemsize)
 
 
 def _free_memory() -> int:
@@ -134,23 +151,30 @@ def why_torch_is_left_out() -> str:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _contenders(shapes: models.Shapes, kind: str, torch: bool) -> Iterator[Contender]:
-    dtype = numpy.dtype("float16" if kind == MASTERS else kind)
-    size = models.size(shapes)
-    nbytes = 9 * dtype.itemsize * size
-    if kind == MASTERS:
-        # Parameter and gradient are halves, the master and three states floats.
-        nbytes = (3 * 2 + 8 * 4) * size
+def _contenders(shapes: models.Shapes, kind: str) -> Iterator[Contender]:
+    dtype, nbytes = _dtype(kind), _moved_bytes(shapes, kind)
     for name, optimizer_class in ((OURS, RMSpropGraves), (CHAINER, ChainerRMSpropGraves)):
         optimizer = optimizer_class(LR, ALPHA, MOMENTUM, EPS).setup(_link(shapes, dtype))
-        if kind == MASTERS:
+        if kind.startswith(MASTERS):
             optimizer.use_fp32_update()
+        if kind.endswith(SCALED):
+            for param in optimizer.target.params():
+                param._loss_scale = 1.0  # as backward leaves it; of one, for the gradients serve again
         yield Contender(name, optimizer.update, nbytes)
         if name == OURS:
             yield Contender(PER_PARAMETER, functools.partial(_update_each, list(optimizer.target.params())), nbytes)
-    if torch and kind != MASTERS:
-        yield from _torchs(shapes, dtype, nbytes)
     yield Contender(COPY, _copy(nbytes), nbytes)
+
+
+def _dtype(kind: str) -> numpy.dtype:
+    return numpy.dtype(kind.split()[0])
+
+
+def _moved_bytes(shapes: models.Shapes, kind: str) -> int:
+    """Of an update that reads five arrays and writes four, each once."""
+    # With a master, parameter and gradient are halves, the master and the three states floats.
+    of_one = 3 * 2 + 8 * 4 if kind.startswith(MASTERS) else 9 * _dtype(kind).itemsize
+    return of_one * models.size(shapes)
 
 
 def _link(shapes: models.Shapes, dtype: numpy.dtype) -> chainer.Link:
@@ -175,17 +199,27 @@ def _update_each(params: list[chainer.Parameter]) -> None:
         param.update()
 
 
-def _torchs(shapes: models.Shapes, dtype: numpy.dtype, nbytes: int) -> Iterator[Contender]:
+def _torchs(shapes: models.Shapes, kind: str, leave_out: Callable[[str], None]) -> Iterator[Contender]:
+    if kind.endswith((MASTERS, SCALED)):
+        return
     import torch
 
+    dtype = _dtype(kind)
     for name in TORCH:
-        params = [torch.tensor(_draw(shape, dtype, 0), device="cuda", requires_grad=True) for shape in shapes]
-        for param, shape in zip(params, shapes):
-            param.grad = torch.tensor(_draw(shape, dtype, 1), device="cuda")
-        optimizer = torch.optim.RMSprop(
-            params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=True, capturable=name != FOREACH
-        )
-        yield Contender(name, _captured(optimizer.step) if name == GRAPH else optimizer.step, nbytes)
+        try:
+            params = [torch.tensor(_draw(shape, dtype, 0), device="cuda", requires_grad=True) for shape in shapes]
+            for param, shape in zip(params, shapes):
+                param.grad = torch.tensor(_draw(shape, dtype, 1), device="cuda")
+            optimizer = torch.optim.RMSprop(
+                params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=True, capturable=name != FOREACH
+            )
+            update = _captured(optimizer.step) if name == GRAPH else optimizer.step
+            update()
+            torch.cuda.synchronize()
+        except Exception as error:  # such as a GPU that it is not built for: ours are measured all the same
+            leave_out(f"{name}, {kind} ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+        else:
+            yield Contender(name, update, _moved_bytes(shapes, kind))
 
 
 def _captured(step: Callable[[], Any]) -> Callable[[], Any]:

@@ -23,6 +23,8 @@ class Plan:
     Before a special parameter is updated those that precede it have been, so that whatever is called for it finds
     the model as Chainer would show it. A method of a rule or parameter that a subclass or an instance overrides is
     called; one that is replaced on Chainer's or this package's class itself is not.
+
+    It keeps the arrays of the last update alive until the next one, also where a model has been moved elsewhere since.
     """
 
     def __init__(self) -> None:

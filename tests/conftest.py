@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from hypothesis import settings
+
+# For the benchmarks; last, so that the package is the installed one where there is one.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 # Where CuPy has no cuDNN, as from CuPy 14 on, Chainer warns of it when it is imported, and warnings are errors here.
 os.environ.setdefault("CHAINER_CUDNN", "0")

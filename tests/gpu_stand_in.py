@@ -316,10 +316,8 @@ class ElementwiseKernel:
         arrays = [one for one in arguments if isinstance(one, ndarray)]
         for array in arrays:
             if array.block.device_id != device_id:
-                raise ValueError(
-                    f"Array device must be same as the current device: array device = {array.block.device_id} "
-                    f"while current = {device_id}"
-                )
+                # As between devices that cannot read each other's memory; others can, and CuPy warns.
+                raise ValueError(f"an array of device {array.block.device_id} while device {device_id} is current")
         # The outputs decide, and inputs are broadcast to them.
         shape = arrays[-1].shape
         for array in arrays:

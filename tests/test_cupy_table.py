@@ -220,6 +220,18 @@ def test_a_step_of_some_rows_leaves_the_others(gpu, first, last):
     assert_same_bits(rows, expected)
 
 
+def test_what_is_asked_of_the_gradients_does_not_grow_with_the_pieces(gpu, monkeypatch):
+    """A step of every second row, as between parameters that are stepped by themselves, takes those rows' alone."""
+    rows = [arrays(gpu, 3, "float32", seed) for seed in range(20)]
+    table, grads = table_of(rows)
+    asked = []
+    addresses = kernel._addresses
+    monkeypatch.setattr(kernel, "_addresses", lambda arrays: asked.extend(arrays) or addresses(arrays))
+    for first in range(0, 20, 2):
+        table.step(grads, [DEFAULTS] * 20, first, first + 1)
+    assert len(asked) == 10
+
+
 def test_the_constant_part_is_copied_once(gpu):
     """A step copies nothing: what changes comes with the launch."""
     rows = [arrays(gpu, 10, "float32", seed) for seed in range(3)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
@@ -48,7 +51,7 @@ class TimedGpu(Gpu):
             runtimeGetVersion=lambda: 12090,
             memGetInfo=lambda: (self.free, self.free),
         )
-        self.spins = []
+        self.spins, self.copied = [], []
         self.free = 10**9
         self.RawKernel = self.raw_kernel
 
@@ -65,7 +68,7 @@ class TimedGpu(Gpu):
 
     def ones(self, size, dtype):
         """What is copied."""
-        data = SimpleNamespace(copy_from_device_async=lambda source, nbytes: None)
+        data = SimpleNamespace(copy_from_device_async=lambda source, nbytes: self.copied.append(nbytes))
         return SimpleNamespace(data=data, nbytes=size * numpy.dtype(dtype).itemsize)
 
     def get_default_memory_pool(self):
@@ -81,7 +84,8 @@ def stand_in(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", made)
     monkeypatch.setattr(Device, "synchronize", lambda self: None, raising=False)
     small = [("one", [(300,)], "float32"), ("many", [(3, place) for place in range(9)], "float32")]
-    small += [("many", small[1][1], kind) for kind in ("float16", "float64", gpu.MASTERS)]
+    kinds = "float16", "float64", gpu.MASTERS, f"{gpu.MASTERS} and {gpu.SCALED}", f"float32 {gpu.SCALED}"
+    small += [("many", small[1][1], kind) for kind in kinds]
     monkeypatch.setattr(gpu, "CASES", small)
     monkeypatch.setattr(gpu, "ROUNDS", 3)
     monkeypatch.setattr(gpu, "why_torch_is_left_out", lambda: "it finds no CUDA device")
@@ -114,7 +118,7 @@ def test_a_case_that_the_device_has_no_memory_for_is_left_out_with_a_line(stand_
 def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, monkeypatch):
     """So that what is timed is what its name says."""
     monkeypatch.setattr(gpu, "CASES", gpu.CASES[1:2])
-    for contender in gpu._contenders(gpu.CASES[0][1], "float32", torch=False):
+    for contender in gpu._contenders(gpu.CASES[0][1], "float32"):
         for _ in range(2):
             stand_in.launches.clear()
             contender.update()
@@ -157,3 +161,75 @@ def test_ratios_are_taken_round_by_round():
     assert gpu_report.ratios(case, gpu.CHAINER, gpu.OURS, "wall") == [2, 4]
     assert gpu_report.shares(case, gpu.OURS) == [1, 1]
     assert gpu_report.best_torch(case) == gpu.GRAPH
+
+
+def test_each_moves_the_bytes_that_its_bandwidth_is_of(stand_in):
+    """Nine arrays of the dtype; with masters three of halves and eight of floats. The copy moves as many."""
+    for kind, of_one in (("float32", 36), ("float64", 72), ("float16", 18), (gpu.MASTERS, 38)):
+        for contender in gpu._contenders([(1000,), (24,)], kind):
+            assert contender.nbytes == of_one * 1024
+            if contender.name == gpu.COPY:
+                contender.update()
+    assert stand_in.copied == [of_one * 1024 // 2 for of_one in (36, 72, 18, 38)]
+
+
+class Clock:
+    """Seconds that pass where the test says."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        """As that of time."""
+        return self.now
+
+    def sleep(self, seconds):
+        """They pass."""
+        self.now += seconds
+
+
+def test_times_are_seconds_of_one_call(stand_in, monkeypatch):
+    """A call keeps the host for 2 s and the device, which is busy until the host is done, for 3 s."""
+    clock, log = Clock(), []
+    monkeypatch.setattr(gpu, "time", clock)
+    stand_in.cuda.Event = lambda: SimpleNamespace(record=lambda: log.append("event"), synchronize=lambda: None)
+    stand_in.cuda.get_elapsed_time = lambda begin, end: 3000.0
+    contender = gpu.Contender("one", lambda: log.append("update") or clock.sleep(2), 1)
+    assert gpu._on_device(contender, lambda seconds: log.append(f"spin {seconds}"), 5.0) == 3
+    assert log == ["spin 10.001", "event", "update", "event"]
+    monkeypatch.setattr(gpu, "_synchronize", lambda: clock.sleep(4))
+    assert gpu._on_host(contender) == (2, 3)  # four calls, and what is left to wait for
+
+
+def test_a_torch_that_fails_is_left_out_with_a_line(stand_in, monkeypatch):
+    """The others are measured; so it is on a GPU that it was not built for."""
+
+    def fail(*_, **__):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(tensor=fail))
+    monkeypatch.setattr(gpu, "why_torch_is_left_out", lambda: "")
+    monkeypatch.setattr(gpu, "_free_memory", lambda: 10**9)
+    monkeypatch.setattr(gpu, "CASES", gpu.CASES[:1])
+    results = gpu.measure()
+    assert results["left out"] == [
+        f"{name}, float32 (RuntimeError: no kernel image is available)" for name in gpu.TORCH
+    ]
+    assert list(results["cases"][0]["seconds"]) == [gpu.OURS, gpu.PER_PARAMETER, gpu.CHAINER, gpu.COPY]
+
+
+def test_results_are_handed_over_after_each_case(stand_in):
+    """So that what stops the run loses none of them."""
+    numbers = []
+    gpu.measure(quick=True, after_each=lambda results: numbers.append(len(results["cases"])))
+    assert numbers == [1, 2]
+
+
+def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
+    """One line, and the exit status of a wrong command line."""
+    command = [sys.executable, "-m", "benchmarks", "--gpu", "--output", str(tmp_path / "results")]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    root = Path(__file__).resolve().parent.parent
+    run = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "error: --gpu needs CuPy and a GPU: " in run.stderr
+    assert not (tmp_path / "results").exists()

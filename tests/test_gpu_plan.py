@@ -543,11 +543,11 @@ def test_a_cupy_that_finds_no_gpu_is_no_reason_to_go_on_without_a_word(move):
 
 
 def test_a_gradient_on_another_device_is_refused(gpu):
-    """By the ordinary path, in CuPy's words; it is not copied in silence."""
+    """By CuPy, on the ordinary path, where one device cannot read the other's memory; it is no row of a table."""
     optimizer = update(set_up(model_of(*[((3,), "f4", GPUS[0])] * 3)), 0)
     give_gradients(optimizer, 1)
     optimizer.target.p1.grad = chainer.get_device(GPUS[1]).send(numpy.ones(3, "f4"))
-    with pytest.raises(ValueError, match="Array device must be same as the current device"):
+    with pytest.raises(ValueError, match="an array of device 1 while device 0 is current"):
         optimizer.update()
 
 

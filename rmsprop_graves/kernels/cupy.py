@@ -9,6 +9,7 @@ from typing import Any, Iterator
 
 import numpy
 
+from rmsprop_graves.kernels.hyperparameters import runs
 from rmsprop_graves.kernels.overlap import Written
 
 # What the kernels compute for one element, in CUDA C++. `T` is the type stored and `C` the type computed in.
@@ -81,7 +82,7 @@ struct alignas(16) Vector {
     T lane[LANES];
 };
 
-// The compiler then loads and stores by instructions for global memory, not by generic ones.
+// What a row has the addresses of is then loaded and stored by instructions for global memory, not by generic ones.
 template <typename P> __device__ __forceinline__ P *global(P *pointer) {
     __builtin_assume(__isGlobal(pointer));
     return pointer;
@@ -94,14 +95,14 @@ __device__ __forceinline__ void step(const T &grad, T &param, T &n, T &g, T &del
 }
 
 extern "C" __global__ void __launch_bounds__(%(threads)d) %(name)s(const Launch launch) {
-    const Chunk chunk = global(launch.chunks)[blockIdx.x];
-    const Row row = global(launch.rows)[chunk.row];
+    const Chunk chunk = launch.chunks[blockIdx.x];
+    const Row row = launch.rows[chunk.row];
     const unsigned place = chunk.row - launch.first;
     const C (&hyperparameters)[5] = launch.hyperparameters[launch.set[place]];
 
     const unsigned long long begin = (unsigned long long)chunk.place * CHUNK;
     const unsigned count = row.size - begin < CHUNK ? row.size - begin : CHUNK;
-    const T *const grad = global(launch.grads[place] + begin);
+    const T *const grad = launch.grads[place] + begin;
     T *const param = global(row.param + begin);
     T *const n = global(row.n + begin);
     T *const g = global(row.g + begin);
@@ -254,15 +255,15 @@ class Table:
             first: The first place.
             last: The place after the last.
         """
-        addresses = _addresses(grads)
-        if self._written.includes(addresses[first:last], self._nbytes[first:last]):
+        addresses = _addresses(grads[first:last])
+        if self._written.includes(addresses, self._nbytes[first:last]):
             for place in range(first, last):
                 param, *states = (column[place] for column in self._columns)
                 step(param, grads[place], *states, **hyperparameters[place])
             return
         for begin, end in self._written.runs(first, last):
-            for launch in _launches(hyperparameters, begin, end):
-                self._launch(addresses, *launch)
+            for start, sets, set_of in _launches(hyperparameters, begin, end):
+                self._launch(addresses[start - first :], start, sets, set_of)
 
     def _fit(self, *arrays: Any) -> bool:
         """Whether arrays are alike, laid out as the kernel takes them, and on the table's device."""
@@ -276,7 +277,7 @@ class Table:
         )
 
     def _launch(self, addresses: numpy.ndarray, first: int, sets: bytes, set_of: list[int]) -> None:
-        """Steps as many parameters as there are numbers of sets, from first on."""
+        """Steps as many parameters as there are numbers of sets, from first on, as the addresses are."""
         last = first + len(set_of)
         begin, end = int(self._bounds[first]), int(self._bounds[last])
         if begin == end:
@@ -285,9 +286,10 @@ class Table:
         launch = numpy.zeros(1, layout)
         launch["rows"] = self._on_device.data.ptr
         launch["chunks"] = self._chunks_at + begin * _CHUNK.itemsize
-        launch["grads"][0, : len(set_of)] = addresses[first:last]
+        launch["grads"][0, : len(set_of)] = addresses[: len(set_of)]
         values = numpy.frombuffer(sets).reshape(-1, 5)
-        launch["hyperparameters"][0, : len(values)] = values
+        with numpy.errstate(over="ignore"):
+            launch["hyperparameters"][0, : len(values)] = values
         launch["first"] = first
         launch["set"][0, : len(set_of)] = set_of
         kernel((end - begin,), (THREADS,), (launch,))
@@ -299,18 +301,17 @@ def _launches(
     """Of each launch the first row, the sets of hyperparameters in it, and of each row the number of its set."""
     sets: dict[bytes, int] = {}
     set_of: list[int] = []
-    previous = None
-    for row in range(first, last):
-        values = hyperparameters[row]
-        # Most or all have the same.
-        if values is not previous:
-            own = _pack_set(values)
-            previous = values
-        if len(set_of) == ROWS or (len(sets) == SETS and own not in sets):
-            yield row - len(set_of), b"".join(sets), set_of
-            sets, set_of = {}, []
-        set_of.append(sets.setdefault(own, len(sets)))
-    yield last - len(set_of), b"".join(sets), set_of
+    for values, left in runs(hyperparameters[first:last]):
+        own = _pack_set(values)
+        while left:
+            if len(set_of) == ROWS or (len(sets) == SETS and own not in sets):
+                yield first, b"".join(sets), set_of
+                first += len(set_of)
+                sets, set_of = {}, []
+            fitting = min(left, ROWS - len(set_of))
+            set_of += [sets.setdefault(own, len(sets))] * fitting
+            left -= fitting
+    yield first, b"".join(sets), set_of
 
 
 def _pack_set(values: dict[str, float]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import warnings
-from itertools import groupby
 from typing import Any
 
 import numba
@@ -13,6 +12,7 @@ from numba.extending import intrinsic
 
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import threads
+from rmsprop_graves.kernels.hyperparameters import runs
 from rmsprop_graves.kernels.overlap import Written
 
 
@@ -134,23 +134,21 @@ class Table:
             first: The first place.
             last: The place after the last.
         """
-        addresses = _locate(_ids(grads))
-        if self._written.includes(addresses[first:last], self._nbytes[first:last]):
+        addresses = _locate(_ids(grads[first:last]))
+        if self._written.includes(addresses, self._nbytes[first:last]):
             params, *states = self._columns
             for place in range(first, last):
                 n, g, delta = (state[place] for state in states)
                 step(params[place], grads[place], n, g, delta, **hyperparameters[place])
             return
-        values = numpy.empty((len(grads), 4))
+        values = numpy.empty((last - first, 4))
         place = 0
-        # Most or all have the same.
-        for _, group in groupby(hyperparameters, id):
-            same = list(group)
-            values[place : place + len(same)] = [same[0][name] for name in ("lr", "alpha", "momentum", "eps")]
-            place += len(same)
+        for same, count in runs(hyperparameters[first:last]):
+            values[place : place + count] = [same[name] for name in ("lr", "alpha", "momentum", "eps")]
+            place += count
 
         def step_span(begin: int, end: int, _kept: Any = grads) -> None:
-            _walk(self._addresses, addresses, self._bounds, values, self._like, offset + begin, offset + end)
+            _walk(self._addresses, addresses, self._bounds, values, self._like, first, offset + begin, offset + end)
 
         for begin, end in self._written.runs(first, last):
             offset = int(self._bounds[begin])
@@ -260,16 +258,18 @@ def _locate(objects: Any) -> Any:
 
 
 @_compiled
-def _walk(addresses: Any, grads: Any, bounds: Any, hyperparameters: Any, like: Any, begin: Any, end: Any) -> None:
-    """Steps elements begin to end of the parameters, counted through all of them."""
+def _walk(
+    addresses: Any, grads: Any, bounds: Any, hyperparameters: Any, like: Any, first: Any, begin: Any, end: Any
+) -> None:
+    """Steps elements begin to end of the parameters, counted through all; gradients and values are from first on."""
     row = numpy.searchsorted(bounds, begin, side="right") - 1
     while begin < end:
         offset = (begin - bounds[row]) * like.itemsize
         count = min(bounds[row + 1], end) - begin
-        lr, alpha, momentum, eps = hyperparameters[row]
+        lr, alpha, momentum, eps = hyperparameters[row - first]
         _step_elements(
             numba.carray(_pointer(addresses[0, row] + offset, like), count),
-            numba.carray(_pointer(grads[row] + offset, like), count),
+            numba.carray(_pointer(grads[row - first] + offset, like), count),
             numba.carray(_pointer(addresses[1, row] + offset, like), count),
             numba.carray(_pointer(addresses[2, row] + offset, like), count),
             numba.carray(_pointer(addresses[3, row] + offset, like), count),
