@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # For the benchmarks; last, so that the package is the installed one where there is one.
@@ -21,3 +22,19 @@ import rmsprop_graves  # noqa: F401  isort: skip
 
 settings.register_profile("derandomized", derandomize=True, deadline=None)
 settings.load_profile("derandomized")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Where kernels are built, once for all tests."""
+    return tmp_path_factory.mktemp("cpp")
+
+
+@pytest.fixture
+def gpu(built, monkeypatch):
+    """Two devices in the place of GPUs."""
+    from gpu_stand_in import Gpu
+
+    stand_in = Gpu(built)
+    stand_in.install(monkeypatch)
+    return stand_in

@@ -11,27 +11,13 @@ import numpy
 import nvrtc
 import pytest
 from bounds import DEFAULTS, SETTINGS
-from gpu_stand_in import Device, Gpu
+from gpu_stand_in import Device
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rmsprop_graves.kernels import cupy as kernel
 
 DTYPES = ("float16", "float32", "float64")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Where kernels are built, once for all tests."""
-    return tmp_path_factory.mktemp("cpp")
-
-
-@pytest.fixture
-def gpu(built, monkeypatch):
-    """Two devices in the place of GPUs."""
-    stand_in = Gpu(built)
-    stand_in.install(monkeypatch)
-    return stand_in
 
 
 def chunk(dtype):

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from chainer import links as L
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
-from gpu_stand_in import Device, Gpu
+from gpu_stand_in import Device
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreter import run_python
@@ -21,20 +21,6 @@ from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
 from rmsprop_graves.kernels import cupy as kernel
 
 GPUS = ("@cupy:0", "@cupy:1")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Where kernels are built, once for all tests."""
-    return tmp_path_factory.mktemp("cpp")
-
-
-@pytest.fixture
-def gpu(built, monkeypatch):
-    """Two devices in the place of GPUs."""
-    stand_in = Gpu(built)
-    stand_in.install(monkeypatch)
-    return stand_in
 
 
 class OneByOne:
