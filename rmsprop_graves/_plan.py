@@ -12,13 +12,15 @@ from chainer.backends import cuda
 
 from rmsprop_graves import kernels
 from rmsprop_graves._hyperparameter import Hyperparameter, as_floats
-from rmsprop_graves._update_rule import RMSpropGravesRule
+from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits
 
 _ATTRIBUTES = len(vars(RMSpropGravesRule()))
 
 
 class Plan:
     """Updates parameters as ``param.update()`` would in turn, and those that need nothing special together.
+
+    A gradient or state that cannot be its parameter's is found before any parameter is updated.
 
     Before a special parameter is updated those that precede it have been, so that whatever is called for it finds
     the model as Chainer would show it. A method of a rule or parameter that a subclass or an instance overrides is
@@ -36,7 +38,14 @@ class Plan:
         return Plan, ()
 
     def update(self, params: Iterable[Any]) -> None:
-        """Updates each parameter, and one that comes twice twice."""
+        """Updates each parameter, and one that comes twice twice.
+
+        Raises:
+            ValueError: A gradient or a state is of another shape than its parameter.
+            TypeError: A gradient is not of real numbers.
+        """
+        params = list(params)
+        all_fit = False
         last, self._tables = iter(self._tables), []
         batch: list[Any] = []
 
@@ -59,6 +68,10 @@ class Plan:
                         parent, inherited = hyperparam._parent, _values(hyperparam)
                     values = inherited
             if plain is None or values is None:
+                if not all_fit:
+                    for one in params:
+                        _refuse_misfits_of(one)
+                    all_fit = True
                 step_batch()
                 param.update()
                 inherited = None  # what it called may have set a hyperparameter
@@ -73,8 +86,12 @@ def _step(batch: list[Any], last: Iterator[Any]) -> list[Any]:
     for place, one in enumerate(batch):
         places_of.setdefault(one[2], []).append(place)
     groups = [_Group(batch, places, next(last, None)) for places in places_of.values()]
+    alone = sorted(place for group in groups for place in group.misfits)
+    for place in alone:
+        param, _, _, *arrays = batch[place]
+        refuse_misfits(param.name, *arrays)
     begin = 0
-    for end in (*sorted(place for group in groups for place in group.misfits), len(batch)):
+    for end in (*alone, len(batch)):
         for group in groups:
             group.step(begin, end)
         if end < len(batch):
@@ -125,6 +142,23 @@ def _step_alone(param: Any, values: dict[str, float], _: Any, *arrays: numpy.nda
     else:
         # It may have a state on another device, which Chainer moves.
         param.update()
+
+
+def _refuse_misfits_of(param: Any) -> None:
+    """The same for a parameter of any kind, as far as it has arrays and a rule of this package that will take them."""
+    rule = param.update_rule
+    if (
+        not isinstance(rule, RMSpropGravesRule)
+        or not rule.enabled
+        or not param._grad_valid
+        or param._layout is not None
+    ):
+        return
+    array = param._data[0]
+    grad = param._grad if param._grad_var is None else param._grad_var.array
+    if array is not None and grad is not None:
+        state = rule.state or {}
+        refuse_misfits(param.name, array, grad, state.get("n"), state.get("g"), state.get("delta"))
 
 
 def _values(hyperparam: Any) -> dict[str, float] | None:

@@ -101,7 +101,8 @@ class RMSpropGravesRule(UpdateRule):
         """Steps a parameter whose arrays are NumPy's.
 
         Raises:
-            TypeError: An array is not NumPy's, such as iDeep's.
+            TypeError: An array is not NumPy's, such as iDeep's, or the gradient is not of real numbers.
+            ValueError: The gradient or a state is of another shape than the parameter.
         """
         arrays = self._arrays(param)
         if arrays is None:
@@ -116,7 +117,12 @@ class RMSpropGravesRule(UpdateRule):
         kernels.on_cpu().step(*arrays, **as_floats(self.hyperparam))
 
     def update_core_gpu(self, param: Any) -> None:
-        """Steps a parameter whose arrays are CuPy's."""
+        """Steps a parameter whose arrays are CuPy's.
+
+        Raises:
+            TypeError: The gradient is not of real numbers.
+            ValueError: The gradient or a state is of another shape than the parameter.
+        """
         arrays = self._arrays(param)
         if arrays is None:
             return
@@ -128,4 +134,19 @@ class RMSpropGravesRule(UpdateRule):
         if grad is None:
             return None
         state = self.state
+        refuse_misfits(param.name, param.array, grad, state["n"], state["g"], state["delta"])
         return param.array, grad, state["n"], state["g"], state["delta"]
+
+
+def refuse_misfits(name: str, param: Any, grad: Any, n: Any, g: Any, delta: Any) -> None:
+    """Raises an error that names the parameter if its gradient or states, if there are any, are none for its step.
+
+    Raises:
+        ValueError: An array is of another shape, even one that could be broadcast.
+        TypeError: The gradient is not of real numbers.
+    """
+    for what, array in (("a gradient", grad), ("a state n", n), ("a state g", g), ("a state delta", delta)):
+        if array is not None and array.shape != param.shape:
+            raise ValueError(f"parameter {name}: found {what} of shape {array.shape}, expected {param.shape}")
+    if grad.dtype.kind not in "fiub":
+        raise TypeError(f"parameter {name}: found a gradient of dtype {grad.dtype}, expected real numbers")
