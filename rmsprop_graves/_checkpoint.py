@@ -29,9 +29,9 @@ def read_optimizer(optimizer: Any, deserializer: Any) -> Write:
     for path, param in optimizer.target.namedparams():
         rule = param.update_rule
         if getattr(type(rule), "serialize", None) is RMSpropGravesRule.serialize:
-            writes.append(read_rule(rule, deserializer[path], path, param))
+            writes.append(read_rule(rule, _child(deserializer, path), path, param))
         elif rule is not None:
-            others.append((rule, deserializer[path]))
+            others.append((rule, _child(deserializer, path), path, param))
 
     def write() -> None:
         # These may fail: they read as they write.
@@ -59,8 +59,9 @@ def read_rule(rule: Any, deserializer: Any, path: str = "", param: Any = None) -
     """
     t = _read_count(deserializer, "t", f"{path}/t")
     names = _initial_state(rule) if rule.state is None else rule.state
-    found = {name: _read_state(rule, deserializer, name, path, param) for name in names}
-    master = _read_master(rule, deserializer, path, param)
+    master = _read_master(deserializer, path, param)
+    is_wide = rule._use_fp32_update or master is not None
+    found = {name: _read_state(rule, deserializer, name, path, param, is_wide) for name in names}
 
     missing = [name for name, value in found.items() if value is None]
     is_initialized = param is None or param.array is not None
@@ -80,11 +81,10 @@ def read_rule(rule: Any, deserializer: Any, path: str = "", param: Any = None) -
         elif rule.state and rule.enabled and is_initialized:
             # Saved before the first update.
             rule._state = _written(rule.state, {name: _zeros_like(value) for name, value in rule.state.items()})
-        # The master is made anew of the parameter, unless there is one that rounds to it.
-        rule._fp32_param = None
-        rule.__dict__.pop("_master", None)
-        if master is not None:
-            rule._master = master
+        # Whichever it is waits until the parameter is there too, and is kept if it rounds to it.
+        if rule._fp32_param is not None or master is not None:
+            rule._master = master if master is not None else rule._fp32_param.array
+            rule._fp32_param = None
 
     return write
 
@@ -105,7 +105,7 @@ def _read_loss_scaling(deserializer: Any) -> dict[str, Any]:
     """What dynamic loss scaling has come to, where it is in the checkpoint."""
     read = {}
     for key, kinds, expected in ((LOSS_SCALE, "iuf", "a finite number > 0"), (NAN_EVER, "b", "a truth value")):
-        value = _read_optional(deserializer, key)
+        value = _read_optional(deserializer, key, key)
         if value is not None:
             array = numpy.asarray(value)
             is_sound = array.shape == () and array.dtype.kind in kinds
@@ -115,7 +115,7 @@ def _read_loss_scaling(deserializer: Any) -> dict[str, Any]:
     return read
 
 
-def _read_state(rule: Any, deserializer: Any, name: str, path: str, param: Any) -> Any:
+def _read_state(rule: Any, deserializer: Any, name: str, path: str, param: Any, is_wide: bool) -> Any:
     """The entry as an array of the device that it is for, converted and checked; none if it is missing."""
     old = (rule.state or {}).get(name)
     if old is not None and not isinstance(old, chainer.get_array_types()):
@@ -126,7 +126,7 @@ def _read_state(rule: Any, deserializer: Any, name: str, path: str, param: Any) 
     path = f"{path}/{name}"
     array = numpy.asarray(value)
     if name in _STATES:
-        shape, dtype = _expected(rule, param, old)
+        shape, dtype = _expected(param, old, is_wide)
         array = _real_floating(array, shape, dtype, path)
         # Finds a NaN without an array of bools.
         if array.size and numpy.isnan(array.min()):
@@ -137,8 +137,8 @@ def _read_state(rule: Any, deserializer: Any, name: str, path: str, param: Any) 
     return device.send(array)
 
 
-def _read_master(rule: Any, deserializer: Any, path: str, param: Any) -> numpy.ndarray | None:
-    value = _read_optional(deserializer, MASTER) if rule._use_fp32_update else None
+def _read_master(deserializer: Any, path: str, param: Any) -> numpy.ndarray | None:
+    value = _read_optional(deserializer, MASTER, f"{path}/{MASTER}")
     if value is None:
         return None
     shape = param.shape if param is not None and param.array is not None else None
@@ -147,30 +147,43 @@ def _read_master(rule: Any, deserializer: Any, path: str, param: Any) -> numpy.n
 
 def _read(deserializer: Any, key: str, path: str) -> Any:
     """The entry; none if it is missing or none; `_KEEP` if the deserializer would leave it as it is."""
+    # The file has no such group: of Chainer's deserializer for hdf5.
+    if getattr(deserializer, "group", deserializer) is None:
+        return None if deserializer.strict else _KEEP
     try:
         value = deserializer(key, None)
         # What is not asked for strictly, or by name not at all, comes back as it was given.
-        return _KEEP if value is None and deserializer(key, _KEEP) is _KEEP else value
-    except KeyError:
+        value = _KEEP if value is None and deserializer(key, _KEEP) is _KEEP else value
+    except (KeyError, OSError) as error:
+        if isinstance(error, OSError):
+            raise
         return None
-    except ValueError as error:
-        if str(error) == "Inexistent group is specified":  # Chainer's HDF5Deserializer
-            return None
-        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # a file may be broken in any way
+        raise ValueError(f"{path}: it cannot be read ({type(error).__name__}: {error})") from error
+    if value is not None and value is not _KEEP and not hasattr(value, "dtype"):
+        raise ValueError(f"{path}: found {type(value).__name__}, expected an array")
+    return value
 
 
-def _read_optional(deserializer: Any, key: str) -> Any:
-    value = _read(deserializer, key, key)
+def _child(deserializer: Any, path: str) -> Any:
+    try:
+        return deserializer[path]
+    except Exception as error:
+        raise ValueError(f"{path}: it cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _read_optional(deserializer: Any, key: str, path: str) -> Any:
+    value = _read(deserializer, key, path)
     return None if value is _KEEP else value
 
 
-def _expected(rule: Any, param: Any, old: Any) -> tuple[tuple[int, ...] | None, numpy.dtype | None]:
-    """Shape and dtype of a state, as far as they are known."""
-    if param is not None and param.array is not None:
-        dtype = param.array.dtype
-        is_mastered = rule._use_fp32_update and dtype == numpy.float16
-        return param.array.shape, numpy.dtype(numpy.float32) if is_mastered else dtype
-    return (None, None) if old is None else (old.shape, old.dtype)
+def _expected(param: Any, old: Any, is_wide: bool) -> tuple[tuple[int, ...] | None, numpy.dtype | None]:
+    """Shape and dtype of a state, as far as they are known; those of a float16 parameter may be those of a master."""
+    # Of a parameter that is not initialized Chainer tells a dtype that it need not come to have.
+    if param is None or param.array is None:
+        return (None, None) if old is None else (old.shape, old.dtype)
+    dtype = param.array.dtype
+    return param.shape, numpy.dtype(numpy.float32) if is_wide and dtype == numpy.float16 else dtype
 
 
 def _real_floating(array: numpy.ndarray, shape: Any, dtype: Any, path: str) -> numpy.ndarray:
@@ -178,7 +191,7 @@ def _real_floating(array: numpy.ndarray, shape: Any, dtype: Any, path: str) -> n
         raise ValueError(f"{path}: found {_what(array)}, expected real floating numbers")
     _of_shape(array, shape, path)
     dtype = array.dtype.newbyteorder("=") if dtype is None else dtype
-    with numpy.errstate(over="ignore"):
+    with numpy.errstate(over="ignore", under="ignore"):
         converted = numpy.asarray(array, dtype, order="C")
     # n of a half may be infinite, and training goes on; the others may not have become so here.
     if dtype.itemsize < array.dtype.itemsize and not path.endswith("/n"):
@@ -227,12 +240,15 @@ def _initial_state(rule: Any) -> dict[str, Any]:
     return dict.fromkeys(twin._state)
 
 
-def _serialize_or_restore(rules: list[tuple[Any, Any]]) -> None:
+def _serialize_or_restore(rules: list[tuple[Any, Any, str, Any]]) -> None:
     """Loads rules of other classes; an error leaves all of them as they were."""
-    before = [(rule, dict(rule.__dict__), _copied(rule.state)) for rule, _ in rules]
+    before = [(rule, dict(rule.__dict__), _copied(rule.state)) for rule, *_ in rules]
     try:
-        for rule, deserializer in rules:
+        for rule, deserializer, path, param in rules:
+            # For a subclass of this package's rule, which reads by it in the end.
+            rule._loaded_for = path, param
             rule.serialize(deserializer)
+            rule.__dict__.pop("_loaded_for", None)
     except BaseException:
         for rule, attributes, state in before:
             rule.__dict__.clear()

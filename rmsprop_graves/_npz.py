@@ -39,11 +39,11 @@ def load_npz(file: str | BinaryIO, obj: Any, path: str = "", strict: bool = True
 
 def _pickled_entries(file: str | BinaryIO) -> list[str]:
     """The names of entries whose dtype has objects in it, found in their headers alone."""
-    begin = None if isinstance(file, str) or not hasattr(file, "seek") else file.tell()
+    begin = file.tell() if hasattr(file, "seek") else None  # type: ignore[union-attr]
     try:
         with zipfile.ZipFile(file) as archive:
             return [name for name in archive.namelist() if _is_pickled(archive, name)]
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{_name_of(file)}: it is not in the npz format ({error})") from error
     finally:
         if begin is not None:
@@ -59,8 +59,8 @@ def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
             version = numpy.lib.format.read_magic(entry)
             read = numpy.lib.format
             _, _, dtype = (read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0)(entry)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+        except Exception as error:  # a header may be anything
+            raise ValueError(f"{name}: it cannot be read ({type(error).__name__}: {error})") from error
         return dtype.hasobject
 
 

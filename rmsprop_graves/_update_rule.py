@@ -57,7 +57,9 @@ class RMSpropGravesRule(UpdateRule):
         return f"<{type(self).__name__}({values}) t={self.t}{'' if self.enabled else ' disabled'}>"
 
     # What a checkpoint holds of the float32 master of a float16 parameter, until the next update takes it up.
-    _master: numpy.ndarray | None = None
+    _master: Any = None
+    # The path and the parameter of a rule that is being loaded, where they are known.
+    _loaded_for: tuple[str, Any] = ("", None)
 
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, the state, and the float32 master of a float16 parameter.
@@ -69,7 +71,7 @@ class RMSpropGravesRule(UpdateRule):
             ValueError: An entry is none that the rule can go on from.
         """
         if isinstance(serializer, Deserializer):
-            _checkpoint.read_rule(self, serializer)()
+            _checkpoint.read_rule(self, serializer, *self._loaded_for)()
             return
         super().serialize(serializer)
         master = self._fp32_param.array if self._fp32_param is not None else self._master
@@ -84,12 +86,20 @@ class RMSpropGravesRule(UpdateRule):
 
     def _take_up_master(self, param: Any) -> None:
         master = self.__dict__.pop("_master")
-        # It is of this parameter if it rounds to it. Otherwise the parameter was loaded from elsewhere, and counts.
-        if param.array is not None and param.array.shape == master.shape:
-            with chainer.using_device(param.device):
-                loaded = param.device.send(master)
-                if bool((loaded.astype(param.array.dtype) == param.array).all()):
-                    self._fp32_param = chainer.Parameter(loaded, name=param.name)
+        array = param.array
+        if array is None or array.shape != master.shape or array.dtype != numpy.float16:
+            return
+        with chainer.using_device(param.device):
+            if not self._use_fp32_update:
+                # Its states came with it, in float32.
+                for name, state in self.state.items():
+                    self.state[name] = state.astype(array.dtype)
+                return
+            loaded = param.device.send(master).copy()
+            rounded = loaded.astype(array.dtype)
+            # It is the parameter's if it rounds to it. Otherwise the parameter was loaded from elsewhere, and counts.
+            if bool(((rounded == array) | ((rounded != rounded) & (array != array))).all()):
+                self._fp32_param = chainer.Parameter(loaded, name=param.name)
 
     def init_state(self, param: Any) -> None:
         """Sets ``n``, ``g`` and ``delta`` to zeros on the parameter's device."""
@@ -145,6 +155,8 @@ def refuse_misfits(name: str, param: Any, grad: Any, n: Any, g: Any, delta: Any)
         ValueError: An array is of another shape, even one that could be broadcast.
         TypeError: The gradient is not of real numbers.
     """
+    if not hasattr(grad, "shape"):
+        raise TypeError(f"parameter {name}: found a gradient of type {type(grad).__name__}, expected an array")
     for what, array in (("a gradient", grad), ("a state n", n), ("a state g", g), ("a state delta", delta)):
         if array is not None and array.shape != param.shape:
             raise ValueError(f"parameter {name}: found {what} of shape {array.shape}, expected {param.shape}")

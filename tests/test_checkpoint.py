@@ -511,6 +511,56 @@ def test_masters_that_are_not_of_the_parameters_are_made_anew(tmp_path, updates)
         assert (abs(master - 3) < 0.1).all()
 
 
+def test_use_fp32_update_may_follow_loading(tmp_path):
+    """States and masters are kept as wide as they are in the file; without it, the states become halves."""
+    saved = train(mastered(), 1, 2, 3)
+    for name, obj in (("optimizer", saved), ("model", saved.target)):
+        save_npz(str(tmp_path / name), obj)
+    resumed, halved = (RMSpropGraves(lr=1e-4).setup(model_of("f2")) for _ in range(2))
+    for optimizer in (resumed, halved):
+        load_npz(str(tmp_path / "optimizer"), optimizer)
+        load_npz(str(tmp_path / "model"), optimizer.target)
+    resumed.use_fp32_update()
+    train(saved, 4, 5)
+    assert_same_bits(arrays_of(train(resumed, 4, 5)), arrays_of(saved))
+    assert_same_bits(masters_of(resumed), masters_of(saved))
+    assert {array.dtype.name for array in arrays_of(train(halved, 4, 5)).values()} == {"float16"}
+
+
+@pytest.mark.parametrize("options", [{"ignore_names": lambda name: True}, {"strict": False}], ids=["ignored", "empty"])
+def test_masters_stay_where_none_are_loaded(tmp_path, options):
+    """From a file of which nothing is taken."""
+    saved, untouched = train(mastered(), 1, 2, 3), train(mastered(), 1, 2, 3)
+    write_npz(str(tmp_path / "file.npz"), entries_of(saved) if "ignore_names" in options else {"other": numpy.ones(1)})
+    load_npz(str(tmp_path / "file.npz"), saved, **options)
+    assert_same_bits(arrays_of(train(saved, 4, 5)), arrays_of(train(untouched, 4, 5)))
+    assert_same_bits(masters_of(saved), masters_of(untouched))
+
+
+def test_one_nan_does_not_cost_the_other_elements_their_master(tmp_path):
+    """A NaN of the parameter is one of the master."""
+    saved = train(mastered(), 1, 2, 3)
+    for array in (saved.target.p0.array, saved.target.p0.update_rule._fp32_param.array):
+        array[0, 0] = numpy.nan
+    for name, obj in (("optimizer", saved), ("model", saved.target)):
+        save_npz(str(tmp_path / name), obj)
+    resumed = mastered()
+    load_npz(str(tmp_path / "optimizer"), resumed)
+    load_npz(str(tmp_path / "model"), resumed.target)
+    assert_same_bits(arrays_of(train(resumed, 4, 5)), arrays_of(train(saved, 4, 5)))
+
+
+def test_a_loaded_master_shares_no_memory_with_its_source():
+    """Where the entries are arrays of another optimizer that trains on."""
+    saved = train(mastered(), 1)
+    resumed = mastered()
+    chainer.serializers.NpzDeserializer(entries_of(saved)).load(resumed)
+    save_model_into(saved, resumed)
+    train(resumed, 2)
+    for one, other in zip(masters_of(saved).values(), masters_of(resumed).values()):
+        assert not numpy.shares_memory(one, other)
+
+
 def test_chainer_reads_a_file_with_masters_and_this_one_without(tmp_path):
     """Chainer's class ignores them; without them they are made of the parameters, as by Chainer."""
     ours, chainers = train(mastered(), 1, 2, 3), train(mastered(ChainerRMSpropGraves), 1, 2, 3)
@@ -670,6 +720,58 @@ def test_a_truncated_or_corrupted_file_is_refused_and_changes_nothing(tmp_path):
         with pytest.raises((ValueError, zipfile.BadZipFile)):
             rmsprop_graves.load_npz(str(path), optimizer)
         assert everything_of(optimizer) == before
+
+
+def test_an_entry_that_is_no_array_is_refused_by_name(tmp_path):
+    """Of an archive, bytes; of hdf5, a group, or a dataset in the place of one."""
+    saved = train(fresh(), 1)
+    optimizer = train(fresh(), 2)
+    before = everything_of(optimizer)
+    path = str(tmp_path / "file")
+    entries = entries_of(saved)
+    del entries["p1/g"]
+    write_npz(f"{path}.npz", entries)
+    with zipfile.ZipFile(f"{path}.npz", "a") as archive:
+        archive.writestr("p1/g.npy", b"raw")
+    for load in (load_npz, rmsprop_graves.load_npz):
+        with pytest.raises(ValueError, match="/p1/g: "):
+            load(f"{path}.npz", optimizer)
+    write_hdf5(f"{path}.h5", entries)
+    with h5py.File(f"{path}.h5", "a") as file:
+        file.create_group("p1/g")
+    with pytest.raises(ValueError, match="/p1/g: "):
+        load_hdf5(f"{path}.h5", optimizer)
+    with h5py.File(f"{path}.h5", "a") as file:
+        del file["p1"]
+        file["p1"] = numpy.ones(3)
+    with pytest.raises(ValueError, match="/p1: it cannot be read"):
+        load_hdf5(f"{path}.h5", optimizer)
+    assert everything_of(optimizer) == before
+
+
+def test_a_subclass_with_its_own_serialize_is_held_to_its_parameter(checkpoint):
+    """Where it calls that of the rule: by its parameter's name, shape and dtype."""
+
+    class Noted(RMSpropGravesRule):
+        def serialize(self, serializer):
+            super().serialize(serializer)
+            self.note = serializer("note", getattr(self, "note", 0))
+
+    def noted():
+        optimizer = fresh()
+        optimizer.target.p1.update_rule = Noted(optimizer.hyperparam)
+        return optimizer
+
+    entries = entries_of(train(noted(), 1))
+    for updates in (0, 2):
+        optimizer = train(noted(), *range(4, 4 + updates))
+        before = everything_of(optimizer)
+        broken = {**entries, **{f"p1/{name}": numpy.ones(7, "f4") for name in STATES}}
+        with pytest.raises(ValueError, match=r"/p1/n: found shape \(7,\), expected \(4,\)"):
+            checkpoint(broken)(optimizer)
+        assert everything_of(optimizer) == before
+        checkpoint({**entries, "p1/n": entries["p1/n"].astype("f8")})(optimizer)
+        assert optimizer.target.p1.update_rule.state["n"].dtype == numpy.float32
 
 
 def test_a_subclass_of_the_rule_with_more_states_saves_and_loads_them(checkpoint):
