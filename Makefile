@@ -21,13 +21,16 @@ INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-const
 
 # A virtual environment that could not be made whole is not taken for one.
 .DELETE_ON_ERROR:
-.PHONY: demo test coverage lint bench gpu matrix clean
+.PHONY: demo test test-long coverage lint bench gpu matrix clean
 
 demo: $(VENV)/examples
 	$(BIN)/python docs/examples/train_digits.py
 
 test: $(VENV)/$(EXTRAS)
 	$(BIN)/pytest $(PYTEST)
+
+test-long: $(VENV)/$(EXTRAS)
+	$(BIN)/pytest $(PYTEST) -m long
 
 coverage: $(VENV)/$(EXTRAS),coverage
 	$(BIN)/coverage run $(BIN)/pytest -p no:xdist

@@ -84,10 +84,11 @@ def test_a_wrong_gradient_is_refused_before_any_parameter_has_moved(wrong, error
 
 
 @pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("specials", [(), (1,), (3,)], ids=["none", "another", "itself"])
 @pytest.mark.parametrize("name", ["n", "g", "delta"])
-def test_a_state_of_another_shape_is_refused_before_any_parameter_has_moved(name):
+def test_a_state_of_another_shape_is_refused_before_any_parameter_has_moved(name, specials):
     """As a checkpoint loaded by Chainer's own means, or by hand, may leave it."""
-    optimizer = set_up(())
+    optimizer = set_up(specials)
     optimizer.target.p3.update_rule.state[name] = numpy.ones(3, "f4")
     give(optimizer, 2)
     before = {key: array.copy() for key, array in arrays_of(optimizer).items()}
@@ -167,6 +168,17 @@ def test_a_gradient_that_is_not_finite_touches_its_element_alone(bad):
         expected = numpy.zeros((2, 3), bool)
         expected[1, 1] = path.startswith("/p2")
         numpy.testing.assert_array_equal(differs, expected, err_msg=path)
+
+
+def test_a_frozen_parameter_is_not_held_to_it():
+    """Nothing is done with its gradient."""
+    optimizer = set_up((1,))
+    give(optimizer, 2)
+    optimizer.target.p3.update_rule.enabled = False
+    optimizer.target.p3._grad = numpy.ones(3, "f4")
+    before = arrays_of(optimizer)["/p0"].copy()
+    optimizer.update()
+    assert (arrays_of(optimizer)["/p0"] != before).any()
 
 
 def test_a_rule_of_another_class_is_not_held_to_it():

@@ -1,0 +1,138 @@
+"""Training that is killed at any moment, or finds no room for a snapshot: nothing that was saved is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy
+import pytest
+
+for _module in ("matplotlib", "sklearn"):
+    pytest.importorskip(_module)
+
+SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "examples" / "train_digits.py"
+# More than are trained between the kills, so that each finds the program at work.
+EPOCHS = 80
+KILLS = 20
+
+pytestmark = pytest.mark.long
+
+
+# Runs a script after something else.
+FIRST = """
+import io, os, resource, runpy, signal, sys
+import numpy
+{first}
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+# The second snapshot is written to a half.
+DIE_WHILE_SAVING = """
+save, saved = numpy.savez_compressed, []
+
+def save_to_a_half(file, **arrays):
+    saved.append(file)
+    if len(saved) < 2:
+        return save(file, **arrays)
+    whole = io.BytesIO()
+    save(whole, **arrays)
+    file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+numpy.savez_compressed = save_to_a_half
+"""
+
+
+def start(out, *options, first=""):
+    """The digits example, as a process of its own."""
+    program = [sys.executable, *(["-c", FIRST.format(first=first)] if first else []), str(SCRIPT)]
+    command = [*program, "--epoch", str(EPOCHS), "--out", str(out), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(out, *options):
+    """It runs to its end; returns how long its first snapshot took."""
+    begin = time.monotonic()
+    process = start(out, *options)
+    while process.poll() is None and not snapshots(out):
+        time.sleep(0.05)
+    seconds = time.monotonic() - begin
+    output, errors = process.communicate(timeout=1200)
+    assert process.returncode == 0, output + errors
+    return seconds
+
+
+def snapshots(out):
+    """In the order in which they were written."""
+    return sorted(Path(out).glob("snapshot_iter_*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def trained(out):
+    """What training has come to: the parameters, the optimizer's states and times, the iterator's order."""
+    with numpy.load(snapshots(out)[-1], allow_pickle=True) as entries:
+        names = [name for name in entries.files if name.startswith("updater/")]
+        return {name: (entries[name].dtype, entries[name].tobytes()) for name in names}
+
+
+def test_a_run_that_is_killed_twenty_times_ends_with_the_bits_of_one_that_is_not(tmp_path):
+    """At random moments, and at every fourth kill in the middle of a snapshot; each goes on from the newest."""
+    first_snapshot = finish(tmp_path / "whole")
+    out = tmp_path / "killed"
+    moments = random.Random(0)
+    for kill in range(KILLS):
+        is_saving = kill % 4 == 3
+        resume = ["--resume"] if snapshots(out) else []
+        process = start(out, *resume, first=DIE_WHILE_SAVING if is_saving else "")
+        if not is_saving:
+            time.sleep(moments.uniform(0, 3 * first_snapshot))
+            assert process.poll() is None, process.communicate()
+            process.kill()
+        process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL
+        if is_saving:
+            assert any(out.glob("tmpsnapshot_iter_*/*"))
+        # What has its name is whole.
+        for path in snapshots(out):
+            with zipfile.ZipFile(path) as archive:
+                assert archive.testzip() is None
+    assert 0 < len(snapshots(out)) < EPOCHS
+    finish(out, "--resume")
+    assert snapshots(out)[-1].name == snapshots(tmp_path / "whole")[-1].name
+    assert trained(out) == trained(tmp_path / "whole")
+
+
+NO_ROOM = """
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+def test_a_snapshot_that_there_is_no_room_for_is_an_error_and_the_last_one_stays(tmp_path):
+    """The system's own error ends the run with a status; what was saved can be gone on from."""
+    command = [str(SCRIPT), "--out", str(tmp_path), "--epoch"]
+    subprocess.run([sys.executable, *command, "2"], check=True, capture_output=True)
+    before = {path: path.read_bytes() for path in snapshots(tmp_path)}
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST.format(first=NO_ROOM), *command, "4", "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+    )
+    assert run.returncode == 1
+    assert "OSError: [Errno 27] File too large" in run.stderr
+    assert {path: path.read_bytes() for path in snapshots(tmp_path)} == before
+    done = subprocess.run([sys.executable, *command, "4", "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
