@@ -18,17 +18,21 @@ Write = Callable[[], None]
 _KEEP = object()
 
 
-def read_optimizer(optimizer: Any, deserializer: Any) -> Write:
-    """Reads and checks what belongs to an optimizer, and returns what writes it."""
-    from rmsprop_graves._update_rule import RMSpropGravesRule  # which imports this module
+def read_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> Write:
+    """Reads and checks what belongs to an optimizer, and returns what writes it.
 
+    Args:
+        optimizer: The optimizer.
+        deserializer: Where its entries are read.
+        rule_class: The rules that are read by :func:`read_rule`; those of other classes read themselves.
+    """
     t, epoch = (_read_count(deserializer, name, name) for name in ("t", "epoch"))
     scaling = _read_loss_scaling(deserializer) if optimizer._loss_scaling_is_dynamic else {}
     writes: list[Write] = []
     others = []
     for path, param in optimizer.target.namedparams():
         rule = param.update_rule
-        if getattr(type(rule), "serialize", None) is RMSpropGravesRule.serialize:
+        if getattr(type(rule), "serialize", None) is rule_class.serialize:  # type: ignore[attr-defined]
             writes.append(read_rule(rule, _child(deserializer, path), path, param))
         elif rule is not None:
             others.append((rule, _child(deserializer, path), path, param))

@@ -152,7 +152,7 @@ class RMSpropGraves(GradientMethod):
         """
         self._check_set_up()
         if isinstance(serializer, Deserializer):
-            _checkpoint.read_optimizer(self, serializer)()
+            _checkpoint.read_optimizer(self, serializer, RMSpropGravesRule)()
             return
         super().serialize(serializer)
         if self._loss_scaling_is_dynamic:
