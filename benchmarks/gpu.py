@@ -18,7 +18,7 @@ import numpy
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 
 from benchmarks import machine, models
-from benchmarks.libraries import ALPHA, EPS, LR, MOMENTUM
+from benchmarks.libraries import ALPHA, EPS, LR, MOMENTUM, in_one_line
 from rmsprop_graves import RMSpropGraves, __version__
 
 OURS, PER_PARAMETER, CHAINER = "ours", "ours, per parameter", "Chainer"
@@ -60,7 +60,7 @@ def why_not() -> str:
 
         return "" if cupy.cuda.runtime.getDeviceCount() else "CuPy finds no CUDA device"
     except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return in_one_line(error)
 
 
 def measure(quick: bool = False, after_each: Callable[[dict[str, Any]], Any] = lambda results: None) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def why_torch_is_left_out() -> str:
 
         return "" if torch.cuda.is_available() else "it finds no CUDA device"
     except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return in_one_line(error)
 
 
 def _contenders(shapes: models.Shapes, kind: str) -> Iterator[Contender]:
@@ -217,7 +217,7 @@ def _torchs(shapes: models.Shapes, kind: str, leave_out: Callable[[str], None]) 
             update()
             torch.cuda.synchronize()
         except Exception as error:  # such as a GPU that it is not built for: ours are measured all the same
-            leave_out(f"{name}, {kind} ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+            leave_out(f"{name}, {kind} ({in_one_line(error)[:200]})")
         else:
             yield Contender(name, update, _moved_bytes(shapes, kind))
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.gpu import CHAINER, COPY, MASTERS, OURS, PER_PARAMETER, TORCH
-from benchmarks.report import percent, rounded, spread
+from benchmarks.report import percent, save, spread
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
-    markdown, data = folder / "gpu.md", folder / "gpu.json"
-    markdown.write_text(
-        f"# Results of a run of `python -m benchmarks --gpu`\n\n{_document(results)}", encoding="utf-8"
-    )
-    data.write_text(json.dumps(rounded(results), indent=1) + "\n", encoding="utf-8")
-    written = [markdown, data]
+    written = save(results, _document(results), folder / "gpu", "python -m benchmarks --gpu")
     try:
         from benchmarks import gpu_picture
     except ImportError as error:

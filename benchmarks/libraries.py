@@ -152,6 +152,11 @@ _OPTIONAL = ("numba", "torch", "optax")
 _reasons: dict[str, str] = {}
 
 
+def in_one_line(error: Exception) -> str:
+    """Its class and what it says."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def why_left_out(name: str) -> str:
     """The reason in one line, or nothing where the library can be used."""
     if name not in _reasons:
@@ -162,7 +167,7 @@ def why_left_out(name: str) -> str:
                 warnings.simplefilter("ignore")
                 _import(name)
         except Exception as error:
-            _reasons[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            _reasons[name] = in_one_line(error)
         else:
             _reasons[name] = ""
     return _reasons[name]

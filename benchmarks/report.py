@@ -14,10 +14,7 @@ BEGIN, END = "<!-- the last run begins -->", "<!-- the last run ends -->"
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
-    markdown, data = folder / "results.md", folder / "results.json"
-    markdown.write_text(f"# Results of a run of `python -m benchmarks`\n\n{_document(results)}", encoding="utf-8")
-    data.write_text(json.dumps(rounded(results), indent=1) + "\n", encoding="utf-8")
-    written = [markdown, data]
+    written = save(results, _document(results), folder / "results", "python -m benchmarks")
     try:
         from benchmarks import pictures
     except ImportError as error:
@@ -25,6 +22,14 @@ def write(results: dict[str, Any], folder: Path) -> list[Path]:
     else:
         written += pictures.draw(results, folder)
     return written
+
+
+def save(results: dict[str, Any], document: str, stem: Path, command: str) -> list[Path]:
+    """Writes what a run of the command has come to, as Markdown and as JSON."""
+    markdown, data = stem.with_suffix(".md"), stem.with_suffix(".json")
+    markdown.write_text(f"# Results of a run of `{command}`\n\n{document}", encoding="utf-8")
+    data.write_text(json.dumps(_rounded(results), indent=1) + "\n", encoding="utf-8")
+    return [markdown, data]
 
 
 def insert(results: dict[str, Any], readme: Path) -> None:
@@ -184,12 +189,12 @@ def _two_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def rounded(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     """With four digits, which is more than the spread leaves of them."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [rounded(item) for item in value]
+        return [_rounded(item) for item in value]
     return value

@@ -124,10 +124,10 @@ def _read_state(rule: Any, deserializer: Any, name: str, path: str, param: Any, 
     old = (rule.state or {}).get(name)
     if old is not None and not isinstance(old, chainer.get_array_types()):
         return deserializer(name, old)
-    value = _read(deserializer, name, f"{path}/{name}")
+    path = f"{path}/{name}"
+    value = _read(deserializer, name, path)
     if value is None or value is _KEEP:
         return value
-    path = f"{path}/{name}"
     array = numpy.asarray(value)
     if name in _STATES:
         shape, dtype = _expected(param, old, is_wide)
@@ -158,10 +158,10 @@ def _read(deserializer: Any, key: str, path: str) -> Any:
         value = deserializer(key, None)
         # What is not asked for strictly, or by name not at all, comes back as it was given.
         value = _KEEP if value is None and deserializer(key, _KEEP) is _KEEP else value
-    except (KeyError, OSError) as error:
-        if isinstance(error, OSError):
-            raise
+    except KeyError:
         return None
+    except OSError:
+        raise
     except Exception as error:  # a file may be broken in any way
         raise ValueError(f"{path}: it cannot be read ({type(error).__name__}: {error})") from error
     if value is not None and value is not _KEEP and not hasattr(value, "dtype"):

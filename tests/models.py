@@ -1,9 +1,10 @@
-"""Small models and the arrays of their optimizers."""
+"""Small models, the arrays of their optimizers, and what draws and updates them."""
 
 from __future__ import annotations
 
 import chainer
 import numpy
+from hypothesis import strategies as st
 
 
 class Arrays(chainer.Link):
@@ -20,6 +21,20 @@ class Arrays(chainer.Link):
         """Gives each parameter its gradient."""
         for i, grad in enumerate(grads):
             getattr(self, f"p{i}").grad = grad
+
+
+class OneByOne:
+    """The plan that is Chainer's loop."""
+
+    def update(self, params):
+        """Updates each parameter by itself."""
+        for param in params:
+            param.update()
+
+
+def mostly(usual, *others):
+    """A strategy that draws the usual value four times in five."""
+    return st.sampled_from([usual] * (4 * len(others)) + list(others))
 
 
 def arrays_of(optimizer):

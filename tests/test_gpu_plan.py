@@ -15,21 +15,12 @@ from gpu_stand_in import Device
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreter import run_python
-from models import Arrays
+from models import Arrays, OneByOne, mostly
 
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
 from rmsprop_graves.kernels import cupy as kernel
 
 GPUS = ("@cupy:0", "@cupy:1")
-
-
-class OneByOne:
-    """The plan that is Chainer's loop."""
-
-    def update(self, params):
-        """Updates each parameter by itself."""
-        for param in params:
-            param.update()
 
 
 def set_up(model, lr=0.01, one_by_one=False):
@@ -249,11 +240,6 @@ EVENTS = {
         forget_state,
     )
 }
-
-
-def mostly(usual, *others):
-    """A strategy that draws the usual value four times in five."""
-    return st.sampled_from([usual] * (4 * len(others)) + list(others))
 
 
 ANY_MODEL = st.fixed_dictionaries(

@@ -22,7 +22,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRMSpro
 from chainer.optimizers.sgd import SGDRule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import Arrays, arrays_of, assert_same_bits
+from models import Arrays, OneByOne, arrays_of, assert_same_bits, mostly
 
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
 from rmsprop_graves.kernels import numpy as numpy_kernel
@@ -51,15 +51,6 @@ def numba_kernel(monkeypatch):
     monkeypatch.setattr(threads, "_num_threads", 2)
     monkeypatch.setattr(module.Table, "FEWEST", 1)
     return module
-
-
-class OneByOne:
-    """The plan that is Chainer's loop."""
-
-    def update(self, params):
-        """Updates each parameter by itself."""
-        for param in params:
-            param.update()
 
 
 class PerParameter(RMSpropGraves):
@@ -569,11 +560,6 @@ SPECIALS = [
     "fp32 update",
     "loss scale",
 ]
-
-
-def mostly(usual, *others):
-    """A strategy that draws the usual value four times in five."""
-    return st.sampled_from([usual] * (4 * len(others)) + list(others))
 
 
 def models(dtypes):
