@@ -82,6 +82,8 @@ def read_rule(rule: Any, deserializer: Any, path: str = "", param: Any = None) -
             # Without a state to keep something of, an incomplete one is left to be made by the next update.
             if rule.state or not any(value is _KEEP for value in found.values()):
                 rule._state = _written(rule.state or {}, found)
+                if param is None or not is_initialized:
+                    rule._is_early = True
         elif rule.state and rule.enabled and is_initialized:
             # Saved before the first update.
             rule._state = _written(rule.state, {name: _zeros_like(value) for name, value in rule.state.items()})

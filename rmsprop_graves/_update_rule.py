@@ -58,6 +58,9 @@ class RMSpropGravesRule(UpdateRule):
 
     # What a checkpoint holds of the float32 master of a float16 parameter, until the next update takes it up.
     _master: Any = None
+    _fp32_param: Any
+    # Whether the state was loaded when no dtype was known for it.
+    _is_early = False
     # The path and the parameter of a rule that is being loaded, where they are known.
     _loaded_for: tuple[str, Any] = ("", None)
 
@@ -80,26 +83,48 @@ class RMSpropGravesRule(UpdateRule):
 
     def update(self, param: Any) -> None:
         """Updates a parameter, and calls the hooks of the rule."""
+        if param.array is not None:
+            self._settle(param)
+        super().update(param)
+
+    def _settle(self, param: Any) -> None:
+        """Does what had to wait for the parameter to be initialized, resized or loaded."""
+        master = self._fp32_param
+        if master is not None and (master.array is None or master.shape != param.shape):
+            self._fp32_param = None
+        if self._is_early:
+            del self._is_early
+            is_wide = self._use_fp32_update and param.dtype == numpy.float16
+            self._cast_states(numpy.float32 if is_wide else param.dtype)
         if self._master is not None:
             self._take_up_master(param)
-        super().update(param)
+
+    def _cast_states(self, dtype: Any) -> None:
+        for name in ("n", "g", "delta"):
+            if name in (self.state or {}):
+                self.state[name] = self.state[name].astype(dtype, copy=False)
 
     def _take_up_master(self, param: Any) -> None:
         master = self.__dict__.pop("_master")
         array = param.array
-        if array is None or array.shape != master.shape or array.dtype != numpy.float16:
+        if array.shape != master.shape or array.dtype != numpy.float16:
             return
         with chainer.using_device(param.device):
             if not self._use_fp32_update:
                 # Its states came with it, in float32.
-                for name, state in self.state.items():
-                    self.state[name] = state.astype(array.dtype)
+                self._cast_states(array.dtype)
                 return
             loaded = param.device.send(master).copy()
             rounded = loaded.astype(array.dtype)
             # It is the parameter's if it rounds to it. Otherwise the parameter was loaded from elsewhere, and counts.
             if bool(((rounded == array) | ((rounded != rounded) & (array != array))).all()):
                 self._fp32_param = chainer.Parameter(loaded, name=param.name)
+
+    def _create_uninitialized_parameter(self, dtype: Any, name: str | None) -> Any:
+        # Chainer 7.8.1's cannot be pickled, and its gradient not be read: an update fails when others have moved.
+        master = chainer.Parameter(chainer.initializers.NaN(dtype), name=name)
+        master.cleargrad()
+        return master
 
     def init_state(self, param: Any) -> None:
         """Sets ``n``, ``g`` and ``delta`` to zeros on the parameter's device."""

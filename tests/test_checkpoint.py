@@ -315,7 +315,15 @@ def lazy():
         model.called = L.Linear(2, 2)
         model.never = L.Linear(None, 2)
     optimizer = RMSpropGraves().setup(model)
-    optimizer.update(lambda: chainer.functions.sum(model.called(numpy.ones((1, 2), "f"))))
+    x = numpy.ones((1, 2), chainer.config.dtype)
+    optimizer.update(lambda: chainer.functions.sum(model.called(x)))
+    return optimizer
+
+
+def trained_lazily(optimizer):
+    """The layer that has not been called is, and updated."""
+    x = numpy.ones((1, 5), chainer.config.dtype)
+    optimizer.update(lambda: chainer.functions.sum(optimizer.target.never(x)))
     return optimizer
 
 
@@ -342,6 +350,29 @@ def test_a_checkpoint_is_loaded_before_the_model_is_initialized(checkpoint):
     entries["never/W/g"] = numpy.ones((3, 3), "f4")
     with pytest.raises(ValueError, match=r"/never/W: found n of shape \(2, 5\), g of shape \(3, 3\)"):
         checkpoint(entries)(lazy())
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_states_loaded_before_the_model_is_initialized_get_its_dtype(checkpoint, dtype, wide):
+    """At the next update, for before no dtype is known: an initializer's need not be the one that it makes."""
+    ends = []
+    for saved_as in ("f4", "f8"):
+        numpy.random.seed(0)  # the layers' weights
+        with chainer.using_config("dtype", numpy.dtype(dtype)):
+            saved, optimizer = lazy(), lazy()
+            entries = {
+                key: value.astype(saved_as) if value.dtype.kind == "f" else value
+                for key, value in entries_of(trained_lazily(saved)).items()
+            }
+            if wide:
+                optimizer.use_fp32_update()
+            checkpoint(entries)(optimizer)
+            trained_lazily(optimizer)
+        ends.append(arrays_of(optimizer))
+    expected = numpy.dtype("f4" if wide else dtype)
+    assert {array.dtype for path, array in ends[0].items() if path.startswith("/never/W/")} == {expected}
+    assert_same_bits(*ends)
 
 
 # Other ways of loading

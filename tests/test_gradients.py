@@ -170,6 +170,23 @@ def test_a_gradient_that_is_not_finite_touches_its_element_alone(bad):
         numpy.testing.assert_array_equal(differs, expected, err_msg=path)
 
 
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("shape", [(2, 3), (3, 3)])
+def test_a_matrix_is_taken_as_the_array_that_it_holds(shape):
+    """Its operator * multiplies matrices: an error half-way through the model, or other numbers where it is square."""
+    ends = []
+    for kind in (numpy.asarray, numpy.matrix):
+        model = Arrays(*[numpy.ones(shape, "f4")] * 5)
+        optimizer = RMSpropGraves(**HYPERPARAMETERS).setup(model)
+        for seed in range(2):
+            give(optimizer, seed)
+            model.p3.grad = kind(model.p3.grad)
+            optimizer.update()
+        ends.append(arrays_of(optimizer))
+    assert_same_bits(*ends)
+
+
 def test_a_frozen_parameter_is_not_held_to_it():
     """Nothing is done with its gradient."""
     optimizer = set_up((1,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import pickle
 import warnings
 from types import SimpleNamespace
 
@@ -474,6 +475,40 @@ def test_use_fp32_update_keeps_a_float32_master(before_setup):
     master = weight.update_rule._fp32_param.array
     numpy.testing.assert_array_equal(weight.array, master.astype("f2"))
     assert (master != weight.array).any()
+
+
+def test_a_half_that_is_not_initialized_may_use_fp32_update():
+    """Chainer makes it a master that it cannot read, pickle or get rid of, and fails when others have moved."""
+    ends = []
+    for updates_before in (0, 1):
+        layer = L.Linear(None, 2, initialW=chainer.initializers.Constant(0.5, "f2"), nobias=True)
+        optimizer = RMSpropGraves(lr=1e-3).setup(layer)
+        optimizer.use_fp32_update()
+        layer.cleargrads()
+        for _ in range(updates_before):
+            optimizer.update()
+            optimizer = pickle.loads(pickle.dumps(optimizer))
+            layer = optimizer.target
+        assert layer.W.update_rule.t == updates_before
+        step_half(optimizer, 0)
+        assert layer.W.update_rule.state["n"].dtype == numpy.float32
+        ends.append(arrays_of(optimizer))
+    assert_same_bits(*ends)
+
+
+def test_a_half_that_is_resized_gets_another_master():
+    """Chainer holds the gradient to the shape of the last one, and fails when other parameters have moved."""
+    optimizer = RMSpropGraves(lr=1e-3).setup(half_model())
+    optimizer.use_fp32_update()
+    step_half(optimizer, 0)
+    weight = optimizer.target.W
+    weight.cleargrad()
+    weight.array = numpy.ones((2, 5), "f2")
+    weight.update_rule._state = None
+    x = gradients((4, 5), seed=1, dtype="f2")[0]
+    optimizer.update(lambda: F.sum(optimizer.target(x) ** 2))
+    assert weight.update_rule._fp32_param.shape == weight.shape == (2, 5)
+    assert (weight.array != 1).all()
 
 
 def test_one_rule_alone_may_use_fp32_update():

@@ -51,6 +51,8 @@ def step(
     dtype = param.dtype
     if dtype.kind != "f":
         raise TypeError(f"param must be of a real floating dtype, got {dtype}")
+    # A subclass may mean something else by an operator: that of numpy.matrix multiplies matrices.
+    param, grad, n, g, delta = map(numpy.asarray, (param, grad, n, g, delta))
     if param.ndim == 0:
         # NumPy 1 computes a float32 array of no dimensions with a Python float in float64.
         param, grad, n, g, delta = (array.reshape(1) for array in (param, grad, n, g, delta))

@@ -1,0 +1,225 @@
+"""What an optimizer of Chainer's does in a whole life, without Chainer: numbers, arrays and what is refused."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy
+
+HALF, SINGLE = numpy.dtype("f2"), numpy.dtype("f4")
+STATES = ("n", "g", "delta")
+
+
+class RefusedError(Exception):
+    """Nothing has changed but what hooks before the update have done; the argument names the parameter."""
+
+
+def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
+    """The rule in the parameter's dtype, every product and sum rounded; halves in float32."""
+    dtype = SINGLE if param.dtype == HALF else param.dtype
+    own = [array.dtype for array in (param, n, g, delta)]
+    param, grad, n, g, delta = (array.astype(dtype) for array in (param, grad, n, g, delta))
+    lr, alpha, one_minus_alpha, momentum, eps = map(dtype.type, (lr, alpha, 1 - alpha, momentum, eps))
+    t = one_minus_alpha * grad
+    n = n * alpha + t * grad
+    g = g * alpha + t
+    v = n - g * g
+    if clamped:
+        v = numpy.where(v < 0, dtype.type(0), v)
+    delta = delta * momentum - lr * grad / numpy.sqrt(v + eps)
+    return [numpy.asarray(array, of) for array, of in zip((param + delta, n, g, delta), own)]
+
+
+class Parameter:
+    """A parameter with its rule.
+
+    Args:
+        array: None if it is not initialized.
+        dtype: What it is initialized in.
+    """
+
+    def __init__(self, array, dtype):
+        self.array = array
+        self.initial_dtype = numpy.dtype(dtype)
+        self.grad = self.loss_scale = None
+        self.take_rule(False)
+
+    def take_rule(self, wide):
+        """Gets a new rule, which keeps a float32 master of a half if it is wide."""
+        self.has_rule = self.enabled = True
+        self.t = 0
+        self.own = {}
+        self.hooks = {}
+        self.state = None
+        self.wide = wide
+        # A master that was loaded waits for the parameter, which may be loaded after it.
+        self.master = self.loaded_master = None
+        # Whether its state was loaded before it was initialized.
+        self.is_early = False
+
+    @property
+    def dtype(self):
+        """Of a parameter that is not initialized, that of its initializer."""
+        return self.initial_dtype if self.array is None else self.array.dtype
+
+    def misfits(self):
+        """Whether the update has to refuse its gradient or its state."""
+        if self.array is None or self.grad is None or not (self.has_rule and self.enabled):
+            return False
+        return any(array.shape != self.array.shape for array in (self.grad, *(self.state or {}).values()))
+
+    def update(self, hyperparameters, clamped):
+        """Steps it by its rule."""
+        if not self.has_rule:
+            return
+        if self.array is not None:
+            self._settle()
+        if not self.enabled:
+            return
+        self.t += 1
+        if self.array is None or self.grad is None:
+            return
+        is_wide = self.wide and self.dtype == HALF
+        if is_wide:
+            if self.master is None:
+                self.master = self.array.astype(SINGLE)
+            array, grad, scale = self.master, self.grad.astype(SINGLE), None
+        else:
+            array, grad, scale = self.array, self.grad, self.loss_scale
+        if self.state is None:
+            self.state = {name: numpy.zeros_like(array) for name in STATES}
+        if self.loss_scale is not None:
+            grad = numpy.asarray(grad / grad.dtype.type(self.loss_scale))
+        for timing, hook in self.hooks.values():
+            if timing == "pre":
+                array, grad = hook(array, grad, scale)
+        states = [self.state[name] for name in STATES]
+        array, *states = step(array, grad, *states, **{**hyperparameters, **self.own}, clamped=clamped)
+        self.state = dict(zip(STATES, states))
+        for timing, hook in self.hooks.values():
+            if timing == "post":
+                array, grad = hook(array, grad, scale)
+        if is_wide:
+            self.master, self.array = array, array.astype(HALF)
+        else:
+            self.array, self.grad = array, grad
+
+    def _settle(self):
+        if self.master is not None and self.master.shape != self.array.shape:
+            self.master = None
+        if self.is_early:
+            self._cast_state(SINGLE if self.wide and self.dtype == HALF else self.dtype)
+        self.is_early = False
+        master, self.loaded_master = self.loaded_master, None
+        if master is None or self.array.shape != master.shape or self.dtype != HALF:
+            return
+        if not self.wide:
+            self._cast_state(HALF)
+        elif numpy.array_equal(master.astype(HALF), self.array):
+            self.master = master
+
+    def _cast_state(self, dtype):
+        if self.state is not None:
+            self.state = {name: state.astype(dtype) for name, state in self.state.items()}
+
+
+class Optimizer:
+    """An optimizer and its model.
+
+    Args:
+        params: The parameters by path, in order.
+        hyperparameters: lr, alpha, momentum and eps.
+        clamped: Whether a variance below zero is taken as zero.
+    """
+
+    def __init__(self, params, hyperparameters, clamped):
+        self.params = params
+        self.hyperparameters = hyperparameters
+        self.clamped = clamped
+        self.wide = False
+        self.loss_scale = None
+        self.set_up()
+
+    def set_up(self):
+        """Starts over with new rules."""
+        self.t = self.epoch = 0
+        self.hooks = {}
+        for param in self.params.values():
+            param.take_rule(self.wide)
+
+    def fill_gradients(self):
+        """Gives those that have none one of zeros."""
+        for param in self.params.values():
+            if param.array is not None and param.grad is None:
+                param.grad = numpy.zeros_like(param.array)
+
+    def call_hooks(self, when):
+        """Calls those of a timing on every initialized parameter."""
+        for timing, hook in self.hooks.values():
+            if timing == when:
+                for param in self.params.values():
+                    if param.array is not None:
+                        param.array, param.grad = hook(param.array, param.grad, param.loss_scale)
+
+    def update(self):
+        """Updates every parameter, or none if there is one that must be refused."""
+        self.fill_gradients()
+        self.call_hooks("pre")
+        self.t += 1
+        for path, param in self.params.items():
+            if param.misfits():
+                raise RefusedError(path)
+        for param in self.params.values():
+            param.update(self.hyperparameters, self.clamped)
+        self.fill_gradients()
+        self.call_hooks("post")
+
+    def saved(self):
+        """What a checkpoint holds: the times, and of each rule its state and the master of a half."""
+        rules = {}
+        for path, param in self.params.items():
+            if param.has_rule:
+                master = param.master if param.master is not None else param.loaded_master
+                rules[path] = copy.deepcopy((param.t, param.state, master))
+        return self.t, self.epoch, rules
+
+    def load(self, checkpoint):
+        """Takes all of a checkpoint, or is refused and takes nothing."""
+        t, epoch, rules = checkpoint
+        params = {path: param for path, param in self.params.items() if param.has_rule}
+        for path, param in params.items():
+            if path not in rules or not _can_load(param, *rules[path]):
+                raise RefusedError(path)
+        self.t, self.epoch = t, epoch
+        for path, param in params.items():
+            _load(param, *copy.deepcopy(rules[path]))
+
+
+def _can_load(param, t, state, master):
+    if state is None:
+        return t == 0 or not param.enabled or param.array is None
+    if param.array is not None:
+        expected = param.array.shape
+    else:
+        expected = param.state["n"].shape if param.state else state["n"].shape
+    shapes = [array.shape for array in state.values()]
+    if master is not None and param.array is not None:
+        shapes.append(master.shape)
+    return all(shape == expected for shape in shapes)
+
+
+def _load(param, t, state, master):
+    param.t = t
+    if state is not None:
+        if param.array is not None:
+            is_wide = (param.wide or master is not None) and param.dtype == HALF
+            dtype = SINGLE if is_wide else param.dtype
+        else:
+            dtype = param.state["n"].dtype if param.state else state["n"].dtype
+        param.state = {name: array.astype(dtype) for name, array in state.items()}
+        param.is_early = param.array is None
+    elif param.state and param.enabled and param.array is not None:
+        param.state = {name: numpy.zeros_like(array) for name, array in param.state.items()}
+    if param.master is not None or master is not None:
+        param.loaded_master = param.master if master is None else master
+        param.master = None
