@@ -248,7 +248,8 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
         ("train_digits.py", ["--resume", "gone"], "--resume: cannot resume from gone: "),
         ("train_digits.py", ["--resume", "not_a_snapshot"], "--resume: cannot resume from not_a_snapshot: "),
         ("train_digits.py", ["--resume"], "--resume: no snapshot in result/digits"),
-        ("train_digits.py", ["--out", "latin1/out"], "--out latin1/out cannot be made: Not a directory"),
+        ("train_digits.py", ["--out", "latin1/out"], "--out latin1/out cannot be written to: Not a directory"),
+        ("train_digits.py", ["--communicator", "drum"], "argument --communicator: invalid choice: 'drum'"),
         ("train_text.py", ["--epoch", "-3"], "--epoch must be at least 1, got -3"),
         ("train_text.py", ["--unit", "0"], "--unit must be at least 1, got 0"),
         ("train_text.py", ["--device", "abacus"], "--device abacus is not available: "),
@@ -285,3 +286,21 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path, monk
     monkeypatch.setitem(sys.modules, missing, None)
     status = run_here(tmp_path, monkeypatch, "train_digits.py")
     assert status.endswith("This example needs scikit-learn and matplotlib: pip install '.[examples]'")
+
+
+# Runs a script as if a package were not installed.
+WITHOUT = """
+import os, runpy, sys
+sys.modules[sys.argv[1]] = None
+sys.argv = sys.argv[2:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_communicator_without_mpi4py_is_refused_with_the_extra_that_brings_it(tmp_path):
+    """Before anything is written."""
+    options = ["--communicator", "naive"]
+    refused = run(tmp_path, "train_digits.py", *options, launcher=("-c", WITHOUT, "mpi4py"), status=2)
+    assert "error: --communicator naive needs MPI: pip install '.[mpi]' (No module named 'mpi4py" in refused.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Training that is killed at any moment, or finds no room for a snapshot: nothing that was saved is lost."""
+"""Training that is killed at any moment, or cannot write a snapshot: nothing that was saved is lost."""
 
 from __future__ import annotations
 
@@ -116,23 +116,93 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 """
 
+# Takes from root the right to write where the mode says that nobody may, CAP_DAC_OVERRIDE, and from others nothing.
+HEED_MODES = """
+import ctypes
+libc, version_3, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
+assert libc.capget(version_3, sets) == 0
+sets[0] &= ~2
+assert libc.capset(version_3, sets) == 0
+"""
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
-def test_a_snapshot_that_there_is_no_room_for_is_an_error_and_the_last_one_stays(tmp_path):
-    """The system's own error ends the run with a status; what was saved can be gone on from."""
-    command = [str(SCRIPT), "--out", str(tmp_path), "--epoch"]
-    subprocess.run([sys.executable, *command, "2"], check=True, capture_output=True)
-    before = {path: path.read_bytes() for path in snapshots(tmp_path)}
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
-    run = subprocess.run(
-        [sys.executable, "-c", FIRST.format(first=NO_ROOM), *command, "4", "--resume"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=env,
-    )
-    assert run.returncode == 1
-    assert "OSError: [Errno 27] File too large" in run.stderr
-    assert {path: path.read_bytes() for path in snapshots(tmp_path)} == before
-    done = subprocess.run([sys.executable, *command, "4", "--resume"], capture_output=True, text=True, check=False)
+# The folder is made read-only before the next of its files is written.
+WHILE_TRAINING = """
+import rmsprop_graves
+from chainer.training.updaters import StandardUpdater
+update = StandardUpdater.update
+
+def turn_and_update(updater):
+    os.chmod("out", 0o555)
+    update(updater)
+
+StandardUpdater.update = turn_and_update
+"""
+
+# The folder is made read-only when the next snapshot is whole and has yet to get its name.
+WHILE_SAVING = """
+save = numpy.savez_compressed
+
+def save_and_turn(file, **arrays):
+    save(file, **arrays)
+    os.chmod("out", 0o555)
+
+numpy.savez_compressed = save_and_turn
+"""
+ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="has root heed modes as Linux does")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="makes folders read-only and limits files as POSIX does")
+@pytest.mark.parametrize(
+    ("first", "mode", "status", "message"),
+    [
+        pytest.param(NO_ROOM, 0o755, 1, "Stopped by the system: [Errno 27] File too large. To go on ", id="no room"),
+        pytest.param(
+            HEED_MODES,
+            0o555,
+            2,
+            "train_digits.py: error: --out out cannot be written to: Permission denied\n",
+            id="read-only",
+            marks=ON_LINUX,
+        ),
+        pytest.param(
+            HEED_MODES + WHILE_TRAINING,
+            0o755,
+            1,
+            "Stopped by the system: [Errno 13] Permission denied: 'out/",
+            id="read-only while training",
+            marks=ON_LINUX,
+        ),
+        pytest.param(
+            HEED_MODES + WHILE_SAVING,
+            0o755,
+            1,
+            "Stopped by the system: [Errno 13] Permission denied: 'out/tmpsnapshot_iter_270",
+            id="read-only while saving",
+            marks=ON_LINUX,
+        ),
+    ],
+)
+def test_a_snapshot_that_cannot_be_written_is_an_error_and_the_last_one_stays(tmp_path, first, mode, status, message):
+    """One line with the system's reason ends the run, with a status; what was saved can be gone on from."""
+    out = tmp_path / "out"
+    command = [str(SCRIPT), "--out", "out", "--epoch"]
+
+    def run(*program):
+        env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
+        program = [sys.executable, *program]
+        return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, env=env, timeout=300)
+
+    done = run(*command, "2")
+    assert done.returncode == 0, done.stderr
+    before = {path: path.read_bytes() for path in snapshots(out)}
+    out.chmod(mode)
+    try:
+        failed = run("-c", FIRST.format(first=first), *command, "4", "--resume")
+    finally:
+        out.chmod(0o755)
+    assert failed.returncode == status
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert {path: path.read_bytes() for path in snapshots(out)} == before
+    done = run(*command, "4", "--resume")
     assert done.returncode == 0, done.stderr

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy
 import pytest
 
 HERE = Path(__file__).resolve().parent
+DIGITS = HERE.parent / "docs" / "examples" / "train_digits.py"
+# Two epochs of 45 steps.
+OPTIONS = ["--communicator", "naive", "--epoch", "2", "--out", "out"]
+
+# The session's folder of Open MPI has to have a short name.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": "/tmp"}
 
 # What every rank runs: argv is the folder for results, and what the scenario takes.
 COMMON = """
@@ -118,6 +127,52 @@ trainer.run()
 save(folder, f"rank{comm.rank}.npz", optimizer)
 """
 
+# Runs a script, and has a rank do something in its 60th step.
+IN_A_STEP = """
+import resource, runpy, time
+
+folder, act, script = sys.argv[1:4]
+rank = chainermn.create_communicator("naive").rank
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+def wait_for_mpiexec():
+    handler = signal.getsignal(signal.SIGTERM)
+    open(os.path.join(folder, "waits"), "w").close()
+    while signal.getsignal(signal.SIGTERM) is handler:
+        time.sleep(0.01)
+
+def fail():
+    raise RuntimeError("this rank alone")
+
+def fill():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+acts = {"press": (1, press), "wait": (1, wait_for_mpiexec), "fail": (1, fail), "fill": (0, fill)}
+backward, steps = chainer.Variable.backward, []
+
+def act_and_go_back(*args, **kwargs):
+    steps.append(None)
+    if len(steps) == 60 and act in acts and rank == acts[act][0]:
+        acts[act][1]()
+    return backward(*args, **kwargs)
+
+train = training.Trainer.run
+
+def train_and_save(trainer, **options):
+    train(trainer, **options)
+    save(folder, f"rank{rank}.npz", trainer.updater.get_optimizer("main"))
+
+chainer.Variable.backward, training.Trainer.run = act_and_go_back, train_and_save
+if rank:
+    numpy.savez_compressed = None  # the snapshots are the first rank's
+sys.argv = sys.argv[3:]
+sys.path.insert(0, os.path.dirname(script))
+runpy.run_path(script, run_name="__main__")
+"""
+
 
 @pytest.fixture(scope="module")
 def mpiexec():
@@ -130,15 +185,23 @@ def mpiexec():
     return found
 
 
+def command(mpiexec, ranks, *program):
+    """What starts the ranks, or without any the program alone."""
+    launcher = [mpiexec, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks)] if ranks else []
+    return [*launcher, sys.executable, *map(str, program)]
+
+
+def finish(folder, program):
+    """What it prints, its status and errors."""
+    options = {"cwd": folder, "env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300}
+    return subprocess.run(program, check=False, **options)
+
+
 def run(mpiexec, folder, code, ranks, *arguments):
     """What the ranks print, their status and errors."""
     script = folder / "script.py"
     script.write_text(COMMON + code, encoding="utf-8")
-    program = [sys.executable, str(script), str(folder), *map(str, arguments)]
-    launcher = [mpiexec, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks)] if ranks else []
-    # The session's folder of Open MPI has to have a short name.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": "/tmp"}
-    return subprocess.run([*launcher, *program], capture_output=True, text=True, check=False, env=env, timeout=300)
+    return finish(folder, command(mpiexec, ranks, script, folder, *arguments))
 
 
 def loaded(path):
@@ -181,3 +244,104 @@ def test_a_job_of_which_a_rank_is_killed_is_started_again_to_the_same_bits(mpiex
         assert actual.keys() == expected.keys()
         for name, array in expected.items():
             assert actual[name].tobytes() == array.tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def digits(mpiexec, tmp_path_factory):
+    """The digits example in two ranks, to its end: its folder and what it has printed."""
+    pytest.importorskip("matplotlib", reason="train_digits.py draws plots")
+    pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
+    folder = tmp_path_factory.mktemp("digits")
+    done = finish(folder, command(mpiexec, 2, DIGITS, *OPTIONS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def log_of(folder):
+    """The log of a run, without what differs between two equal runs."""
+    log = json.loads((folder / "out" / "log.json").read_text())
+    return [{name: value for name, value in entry.items() if name != "elapsed_time"} for entry in log]
+
+
+def trained(folder):
+    """What the last snapshot holds of the model, the optimizer and the iterator."""
+    path = max((folder / "out").glob("snapshot_iter_*"), key=lambda path: int(path.name.rpartition("_")[2]))
+    return {name: (a.dtype, a.tobytes()) for name, a in loaded(path).items() if name.startswith("updater/")}
+
+
+def test_digits_are_learned_in_two_ranks_as_in_one_process(digits, tmp_path):
+    """Each says its share of the images, and the first alone everything else; the accuracy is about the same."""
+    folder, output = digits
+    assert sorted(line for line in output.splitlines() if "Rank" in line) == [
+        "Rank 0 of 2: 719 of 1,437 images",
+        "Rank 1 of 2: 719 of 1,437 images",
+    ]
+    alone = finish(tmp_path, command(None, 0, DIGITS, *OPTIONS[2:]))
+    assert alone.returncode == 0, alone.stderr
+    for text in ("main/loss", "Test accuracy: ", "Snapshot: out/snapshot_iter_90"):
+        assert output.count(text) == 1
+    names = ["accuracy.png", "log.json", "loss.png", "snapshot_iter_45", "snapshot_iter_90"]
+    assert sorted(path.name for path in (folder / "out").iterdir()) == names
+    accuracy, expected = (log_of(path)[-1]["test/main/accuracy"] for path in (folder, tmp_path))
+    assert f"Test accuracy: {accuracy:.1%} of 360 images" in output
+    assert accuracy > 0.9
+    assert accuracy == pytest.approx(expected, abs=0.05)
+
+
+def test_ranks_of_the_digits_stop_together_at_ctrl_c_and_go_on_to_the_same_bits(mpiexec, digits, tmp_path):
+    """Though it comes to one of them; after the resumed run both have the bits of one that was not stopped."""
+    stopped = run(mpiexec, tmp_path, IN_A_STEP, 2, "press", DIGITS, *OPTIONS)
+    assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stderr.count("Stopped. To go on: --resume out/snapshot_iter_60\n") == 1
+    assert "Traceback" not in stopped.stderr
+    assert [loaded(tmp_path / f"rank{rank}.npz")["t"] for rank in range(2)] == [60, 60]
+    resumed = run(mpiexec, tmp_path, IN_A_STEP, 2, "", DIGITS, *OPTIONS, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    first, second = (loaded(tmp_path / f"rank{rank}.npz") for rank in range(2))
+    assert first["t"] == 90
+    for name, array in first.items():
+        assert second[name].tobytes() == array.tobytes(), name
+    assert trained(tmp_path) == trained(digits[0])
+    assert log_of(tmp_path) == log_of(digits[0])
+
+
+def test_ctrl_c_at_mpiexec_ends_the_job_and_loses_no_snapshot(mpiexec, digits, tmp_path):
+    """Whether or not the ranks save in the quarter of a second that Open MPI leaves them."""
+    (tmp_path / "script.py").write_text(COMMON + IN_A_STEP, encoding="utf-8")
+    program = command(mpiexec, 2, tmp_path / "script.py", tmp_path, "wait", DIGITS, *OPTIONS)
+    options = {"cwd": tmp_path, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(program, **options) as job:
+        while not (tmp_path / "waits").exists():
+            assert job.poll() is None, job.stderr.read()
+            time.sleep(0.05)
+        job.send_signal(signal.SIGINT)
+        job.communicate(timeout=60)
+    assert job.returncode != 0
+    resumed = finish(tmp_path, command(mpiexec, 2, DIGITS, *OPTIONS, "--resume"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert trained(tmp_path) == trained(digits[0])
+    assert log_of(tmp_path) == log_of(digits[0])
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        ("fail", "RuntimeError: this rank alone"),
+        ("fill", "Stopped by the system: [Errno 27] File too large. To go on from the last whole snapshot in out, "),
+    ],
+    ids=["error", "no room"],
+)
+def test_a_rank_that_fails_ends_the_job(mpiexec, digits, tmp_path, act, message):
+    """With a status; the other would wait for it for ever."""
+    failed = run(mpiexec, tmp_path, IN_A_STEP, 2, act, DIGITS, *OPTIONS)
+    assert failed.returncode == 1, failed.stderr
+    assert message in failed.stderr
+    assert [path.name for path in (tmp_path / "out").glob("*snapshot*")] == ["snapshot_iter_45"]
+
+
+def test_digits_of_another_number_of_ranks_are_refused(digits, tmp_path):
+    """The order that a snapshot holds is one of its ranks' shares."""
+    snapshot = digits[0] / "out" / "snapshot_iter_90"
+    refused = finish(tmp_path, command(None, 0, DIGITS, "--resume", snapshot))
+    assert refused.returncode == 2
+    assert f"cannot resume from {snapshot}: it was made with " in refused.stderr

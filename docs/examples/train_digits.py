@@ -3,6 +3,8 @@
     python train_digits.py                      99 % of the test images, in about half a minute
     python train_digits.py --resume             goes on after Ctrl-C, to the same bits
     python train_digits.py --optimizer adam     for comparison
+    mpiexec -n 2 python train_digits.py --communicator naive
+                                                in two processes, each on its share of the images
 
 The data are scikit-learn's 1,797 images of 8 by 8 pixels. A fifth of them, drawn at random, is only for the test.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 
 # Arrays this small gain nothing from more threads, and this way the bits do not depend on the number of cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -23,7 +26,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 from chainer.training import extensions, updaters
-from interruptible import InterruptibleTrainer, PlotReport
+from interruptible import InterruptibleTrainer, PlotReport, ranks_end_together
 
 try:
     import matplotlib
@@ -70,7 +73,16 @@ def shuffle(order, position):
 def main():
     """Trains as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="@numpy", help="Chainer device, such as @cupy:0 (default: %(default)s)")
+    parser.add_argument(
+        "--communicator",
+        choices=["naive", "pure_nccl"],
+        help="train in the processes that mpiexec starts, over this communicator of ChainerMN",
+    )
+    parser.add_argument(
+        "--device",
+        default="@numpy",
+        help="Chainer device, such as @cupy:0, or @cupy:{} for a GPU to each rank (default: %(default)s)",
+    )
     parser.add_argument("--epoch", type=int, default=15, help="epochs in all (default: %(default)s)")
     parser.add_argument(
         "--optimizer",
@@ -88,6 +100,18 @@ def main():
         parser.error(f"--epoch must be at least 1, got {args.epoch}")
     if not 0 <= args.seed < 2**32:
         parser.error(f"--seed must be in 0 ... 2**32 - 1, got {args.seed}")
+    comm = None
+    if args.communicator:
+        try:
+            import chainermn
+
+            comm = chainermn.create_communicator(args.communicator)
+        except ImportError as error:
+            parser.error(f"--communicator {args.communicator} needs MPI: pip install '.[mpi]' ({error})")
+        except Exception as error:
+            parser.error(f"--communicator {args.communicator} is not available: {' '.join(str(error).split())}")
+        args.device = args.device.replace("{}", str(comm.intra_rank))
+    is_first = comm is None or comm.rank == 0
     try:
         device = chainer.get_device(args.device)
         device.use()
@@ -99,26 +123,39 @@ def main():
     model = build_model()
     model.to_device(device)
     optimizer = OPTIMIZERS[args.optimizer]().setup(model)
+    settings = {"optimizer": args.optimizer, "seed": args.seed}
+    if comm:
+        share = chainermn.scatter_dataset(train, comm, shuffle=True, seed=args.seed)
+        print(f"Rank {comm.rank} of {comm.size}: {len(share):,} of {len(train):,} images", flush=True)
+        train = share
+        optimizer = chainermn.create_multi_node_optimizer(optimizer, comm)
+        optimizer.update()  # ChainerMN's first hands the parameters round and is no step
+        settings["ranks"] = comm.size
 
+    # 16 images to a step, of each rank: the more ranks, the fewer and larger steps.
     iterator = chainer.iterators.SerialIterator(train, 16, shuffle=None, order_sampler=shuffle)
     updater = updaters.StandardUpdater(iterator, optimizer, device=device)
-    settings = {"optimizer": args.optimizer, "seed": args.seed}
-    trainer = InterruptibleTrainer(updater, args.epoch, args.out, settings)
+    trainer = InterruptibleTrainer(updater, args.epoch, args.out, settings, comm)
 
     # The test images are one batch, because Evaluator gives every batch the same weight, also a last smaller one.
     test_iterator = chainer.iterators.SerialIterator(test, len(test), repeat=False, shuffle=False)
-    trainer.extend(extensions.Evaluator(test_iterator, model, device=device), name="test")
+    evaluator = extensions.Evaluator(test_iterator, model, device=device)
+    if comm:  # each rank on all of them, for in ChainerMN's mean a smaller share would have the same weight too
+        evaluator = chainermn.create_multi_node_evaluator(evaluator, comm)
+    trainer.extend(evaluator, name="test")
     trainer.extend(extensions.observe_lr())
     learning_rate = "alpha" if args.optimizer == "adam" else "lr"
     trainer.extend(extensions.ExponentialShift(learning_rate, 0.8), trigger=(1, "epoch"))
-    trainer.extend(extensions.LogReport(filename="log.json"))
-    columns = ["epoch", "lr", "main/loss", "main/accuracy", "test/main/accuracy"]
-    trainer.extend(extensions.PrintReport(columns))
-    matplotlib.use("Agg")
-    for quantity in ("loss", "accuracy"):
-        keys = [f"main/{quantity}", f"test/main/{quantity}"]
-        trainer.extend(PlotReport(keys, "epoch", filename=f"{quantity}.png"))
-    trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: sys.stdout.isatty())
+    if is_first:  # its main/loss and main/accuracy are those of its own share
+        trainer.extend(extensions.LogReport(filename="log.json"))
+        columns = ["epoch", "lr", "main/loss", "main/accuracy", "test/main/accuracy"]
+        trainer.extend(extensions.PrintReport(columns))
+        matplotlib.use("Agg")
+        for quantity in ("loss", "accuracy"):
+            keys = [f"main/{quantity}", f"test/main/{quantity}"]
+            trainer.extend(PlotReport(keys, "epoch", filename=f"{quantity}.png"))
+    if comm is None:  # Open MPI gives its ranks a terminal, whether or not it has one itself
+        trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: sys.stdout.isatty())
 
     if args.resume is not None:
         try:
@@ -127,9 +164,12 @@ def main():
             parser.error(f"--resume: {error}")
     try:
         os.makedirs(args.out, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        parser.error(f"--out {args.out} cannot be made: {error.strerror}")
+        parser.error(f"--out {args.out} cannot be written to: {error.strerror}")
     trainer.run()
+    if not is_first:
+        return
 
     accuracy = trainer.get_extension("LogReport").log[-1]["test/main/accuracy"]
     print(f"Test accuracy: {accuracy:.1%} of {len(test)} images")
@@ -139,4 +179,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with ranks_end_together():
+        main()

@@ -15,6 +15,7 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -193,8 +194,9 @@ def main():
             parser.error(f"--resume: {error}")
     try:
         os.makedirs(args.out, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        parser.error(f"--out {args.out} cannot be made: {error.strerror}")
+        parser.error(f"--out {args.out} cannot be written to: {error.strerror}")
     trainer.run()
 
     bits = trainer.get_extension("LogReport").log[-1]["held-out/main/bits"]
