@@ -21,7 +21,7 @@ INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-const
 
 # A virtual environment that could not be made whole is not taken for one.
 .DELETE_ON_ERROR:
-.PHONY: demo test test-long coverage lint bench gpu matrix clean
+.PHONY: demo test test-long coverage lint bench clients train-clients gpu matrix clean
 
 demo: $(VENV)/examples
 	$(BIN)/python docs/examples/train_digits.py
@@ -45,6 +45,17 @@ lint: $(VENV)/lint
 bench: $(VENV)/$(PEERS)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+# In an environment of their own, for ChainerRL wants an older NumPy.
+clients:
+	$(MAKE) train-clients VENV='$(VENV)-clients'
+
+# Those that cannot be installed are not run: pip says why, and then the table says what is missing.
+train-clients: $(VENV)/examples,numba,test
+	-$(MAKE) '$(VENV)/clients'
+	-$(MAKE) '$(VENV)/chainerrl'
+	cd tests && '$(abspath $(BIN))/python' -m clients
+	$(BIN)/pytest $(PYTEST) tests/test_shared_memory.py
+
 # On a machine with a GPU, by an interpreter that has CuPy and Chainer: its tests, then its benchmark.
 gpu:
 	$(PYTHON) -m pytest -m gpu
@@ -58,6 +69,12 @@ clean:
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+# Without their dependencies, which the extra of clients has as far as they are used: Gym asks for a pyglet and a
+# cloudpickle of 2020, and ChainerRL would take a Gym that it cannot work with.
+$(VENV)/chainerrl: | $(BIN)/python
+	$(INSTALL) --no-deps chainerrl==0.8.0 gym==0.17.3
+	touch '$@'
 
 # A file for each set of extras that is installed, newer than the sources that it was installed from.
 $(VENV)/%: $(SOURCES) | $(BIN)/python

@@ -1,0 +1,187 @@
+"""Two processes that train one model in shared memory, as in ChainerRL's A3C: by turns to the bits of one process."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import multiprocessing
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from interpreter import run_python
+from models import Arrays, arrays_of, assert_same_bits
+
+from rmsprop_graves import RMSpropGraves, kernels
+from rmsprop_graves.kernels import threads
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ChainerRL forks its processes")
+
+# Which process makes which update.
+TURNS = [0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 0, 1, 0, 0, 1]
+# Updates before the model is shared, and whether the processes train with the optimizer that they inherit.
+LIVES = [(before, inherits) for before in (0, 3) for inherits in (False, True)]
+SHAPES = [(40, 5), (7,), (1,), (300,)]
+FREE_UPDATES = 400
+
+
+@pytest.fixture(params=["sharing", "chainerrl.misc.async_"], ids=["equivalent", "chainerrl"])
+def sharing(request):
+    """The name of the module that shares: an equivalent of ChainerRL's, and ChainerRL's own."""
+    package = request.param.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    return request.param
+
+
+def require(kernel):
+    """Skips the test of a kernel that is not there."""
+    if kernel == "numba":
+        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+
+
+def new_optimizer(cls, seed):
+    """An optimizer of a new model."""
+    rng = numpy.random.RandomState(seed)
+    return cls(lr=1e-2).setup(Arrays(*(numpy.asarray(rng.standard_normal(shape), "f") for shape in SHAPES)))
+
+
+def update(optimizer, time):
+    """An update that depends on the parameters and the time alone."""
+    rng = numpy.random.RandomState(time)
+    optimizer.lr = 1e-2 * 0.98**time
+    for param in optimizer.target.params():
+        param.grad = numpy.asarray(param.array - rng.standard_normal(param.shape), "f")
+    optimizer.update()
+
+
+def two_processes(function, *args):
+    """Calls a function of this file in a new interpreter, which has no other thread when it forks."""
+    code = f"""
+        import rmsprop_graves
+        import test_shared_memory
+        test_shared_memory.{function.__name__}(*{args!r})
+    """
+    path = str(Path(__file__).resolve().parent)
+    # The BLAS of NumPy has threads of its own, which Python 3.12 warns of at a fork.
+    _, stderr = run_python(code, PYTHONPATH=path, OPENBLAS_NUM_THREADS="1")
+    assert stderr == ""
+
+
+def prepare(sharing, kernel):
+    """Forks from here on, and divides small arrays among threads; returns the module that shares and the class."""
+    multiprocessing.set_start_method("fork")
+    module = importlib.import_module(sharing)
+    if kernel == "chainer":
+        return module, ChainerRMSpropGraves
+    kernels.use_on_cpu(kernel)
+    kernels.set_num_threads(2)
+    threads.SPAN = 8
+    if kernel == "numba":
+        kernels.on_cpu().Table.FEWEST = 1
+    return module, RMSpropGraves
+
+
+def share(module, optimizer):
+    """Moves parameters and states to shared memory; returns what makes those of another optimizer the same."""
+    shared = [module.as_shared_objects(owner) for owner in (optimizer.target, optimizer)]
+
+    def join(other):
+        for owner, memory in zip((other.target, other), shared):
+            module.synchronize_to_shared_objects(owner, memory)
+        return other
+
+    return join
+
+
+def train_by_turns(module, cls, before, inherits):
+    """Two processes train by turns, and then their parent makes an update; returns what it finds."""
+    optimizer = new_optimizer(cls, seed=0)
+    for time in range(before):
+        update(optimizer, time)
+    join = share(module, optimizer)
+    # From here on the plan holds the shared arrays, and a process that inherits it begins with it.
+    update(optimizer, before)
+    barrier, times = multiprocessing.Barrier(2), multiprocessing.RawArray("i", 2)
+
+    def train(process):
+        own = optimizer if inherits else join(new_optimizer(cls, seed=1 + process))
+        for time, turn in enumerate(TURNS, before + 1):
+            if turn == process:
+                update(own, time)
+            barrier.wait(60)
+        times[process] = own.t
+
+    module.run_async(2, train)
+    update(optimizer, before + 1 + len(TURNS))
+    return {"times": numpy.array(times), **arrays_of(optimizer)}
+
+
+def train_all_by_turns(folder, sharing, kernel):
+    """Saves what each of LIVES comes to."""
+    module, cls = prepare(sharing, kernel)
+    for before, inherits in LIVES:
+        numpy.savez(Path(folder) / f"{before} {inherits}.npz", **train_by_turns(module, cls, before, inherits))
+
+
+@pytest.mark.parametrize("kernel", ["chainer", "numba", "numpy"])
+def test_two_processes_by_turns_have_the_bits_of_one(tmp_path, sharing, kernel):
+    """In parameters and states, whichever class and kernel; each optimizer counts the updates that it has made."""
+    require(kernel)
+    two_processes(train_all_by_turns, str(tmp_path), sharing, kernel)
+    for before, inherits in LIVES:
+        alone = new_optimizer(ChainerRMSpropGraves, seed=0)
+        for time in range(before + 1 + len(TURNS) + 1):
+            update(alone, time)
+        with numpy.load(tmp_path / f"{before} {inherits}.npz") as entries:
+            found = dict(entries)
+        inherited = before + 1 if inherits else 0
+        assert list(found.pop("times")) == [inherited + TURNS.count(process) for process in (0, 1)]
+        assert_same_bits(found, arrays_of(alone))
+
+
+def train_freely(folder, sharing, kernel):
+    """Two processes train at once, without a lock: p0 is drawn to 1 by the first, p1 by the second, p2 by both."""
+    module, cls = prepare(sharing, kernel)
+
+    def new():
+        return cls(lr=1e-2, momentum=0.0, eps=1e-2).setup(Arrays(*numpy.zeros((3, 1000), "f")))
+
+    optimizer = new()
+    join = share(module, optimizer)
+    barrier = multiprocessing.Barrier(2)
+
+    def train(process):
+        own = join(new())
+        model = own.target
+        barrier.wait(60)
+        for _ in range(FREE_UPDATES):
+            grads = [model.p0.array - 1, model.p1.array - 1, model.p2.array - 1]
+            grads[1 - process][...] = 0
+            model.set_grads(*grads)
+            own.update()
+
+    module.run_async(2, train)
+    numpy.savez(Path(folder) / "free.npz", **arrays_of(optimizer))
+
+
+@pytest.mark.parametrize("kernel", ["numba", "numpy"])
+def test_the_updates_of_two_processes_at_once_land(tmp_path, sharing, kernel):
+    """One may overwrite what the other has just written, but no step goes too far, and nothing turns NaN.
+
+    Without momentum a step is at most lr / sqrt(eps), a tenth, of the distance to where the gradient draws to, be n
+    and g of one update or of two. A quarter of the updates would do to halve the distance.
+    """
+    require(kernel)
+    two_processes(train_freely, str(tmp_path), sharing, kernel)
+    with numpy.load(tmp_path / "free.npz") as entries:
+        found = dict(entries)
+    assert len(found) == 12
+    for name, array in found.items():
+        assert numpy.isfinite(array).all(), name
+    for name in ("/p0", "/p1", "/p2"):
+        distance = abs(found[name] - 1)
+        assert distance.max() <= 1, name
+        assert distance.mean() < 0.5, name
