@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from typing import Any, BinaryIO
 
@@ -9,7 +10,7 @@ import numpy
 from chainer.serializers import NpzDeserializer
 
 
-def load_npz(file: str | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
+def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
     """Loads an object from a file, as ``chainer.serializers.load_npz`` does, but runs no code that the file holds.
 
     Chainer's reads pickled objects, which do whatever who wrote the file wanted. Here an entry that is one is refused
@@ -17,15 +18,17 @@ def load_npz(file: str | BinaryIO, obj: Any, path: str = "", strict: bool = True
     initialized is saved as one.
 
     Args:
-        file: Name of the file, or the file opened in binary mode.
+        file: Path of the file, or the file opened in binary mode.
         obj: What is loaded: an optimizer, a model, a trainer.
         path: Where in the file its entries begin.
         strict: Whether an entry that is missing is an error.
 
     Raises:
-        ValueError: An entry is a pickled object, or the file is not in the npz format.
+        ValueError: An entry is a pickled object or has no readable header, or the file is not in the npz format.
         KeyError: An entry is missing.
     """
+    if isinstance(file, (bytes, os.PathLike)):
+        file = os.fsdecode(file)
     pickled = _pickled_entries(file)
     if pickled:
         raise ValueError(
@@ -33,7 +36,11 @@ def load_npz(file: str | BinaryIO, obj: Any, path: str = "", strict: bool = True
             f"{f', and so are {len(pickled) - 1} more entries' if len(pickled) > 1 else ''}; "
             "chainer.serializers.load_npz loads it from a source that you trust"
         )
-    with numpy.load(file, allow_pickle=False) as entries:
+    entries = numpy.load(file, allow_pickle=False)
+    # NumPy goes by how a file begins, a zip archive by how it ends.
+    if not isinstance(entries, numpy.lib.npyio.NpzFile):
+        raise ValueError(f"{_name_of(file)}: it is not in the npz format (it begins as another)")
+    with entries:
         NpzDeserializer(entries, path, strict).load(obj)
 
 
@@ -51,17 +58,17 @@ def _pickled_entries(file: str | BinaryIO) -> list[str]:
 
 
 def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
-    with archive.open(name) as entry:
-        if entry.read(6) != numpy.lib.format.MAGIC_PREFIX:  # no array, and never unpickled
-            return False
-        entry.seek(0)
-        try:
-            version = numpy.lib.format.read_magic(entry)
-            read = numpy.lib.format
+    read = numpy.lib.format
+    try:
+        with archive.open(name) as entry:
+            if entry.read(6) != read.MAGIC_PREFIX:  # no array, and never unpickled
+                return False
+            entry.seek(0)
+            version = read.read_magic(entry)
             _, _, dtype = (read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0)(entry)
-        except Exception as error:  # a header may be anything
-            raise ValueError(f"{name}: it cannot be read ({type(error).__name__}: {error})") from error
-        return dtype.hasobject
+            return dtype.hasobject
+    except Exception as error:  # a file may be broken in any way
+        raise ValueError(f"{name}: it cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _name_of(file: str | BinaryIO) -> str:

@@ -11,7 +11,7 @@ from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
-from rmsprop_graves._plan import Plan
+from rmsprop_graves._plan import Plan, refuse_misfits_of
 from rmsprop_graves._update_rule import RMSpropGravesRule
 
 
@@ -109,6 +109,8 @@ class RMSpropGraves(GradientMethod):
 
         Raises:
             RuntimeError: The optimizer is not set up.
+            ValueError: A gradient or a state is of another shape than its parameter; no parameter has moved.
+            TypeError: A gradient is no array of real numbers; no parameter has moved.
         """
         self._check_set_up()
         if lossfun is not None:
@@ -121,7 +123,12 @@ class RMSpropGraves(GradientMethod):
             del loss
         self.reallocate_cleared_grads()
         self.check_nan_in_grads()
-        self.call_hooks("pre")
+        try:
+            self.call_hooks("pre")
+        except Exception:
+            # A hook that fails at a gradient that is none for its parameter does not say which.
+            refuse_misfits_of(self.target.params())
+            raise
         self.t += 1
         if self.is_safe_to_update():
             if self._plan is None:

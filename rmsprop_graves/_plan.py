@@ -69,8 +69,7 @@ class Plan:
                     values = inherited
             if plain is None or values is None:
                 if not all_fit:
-                    for one in params:
-                        _refuse_misfits_of(one)
+                    refuse_misfits_of(params)
                     all_fit = True
                 step_batch()
                 param.update()
@@ -88,8 +87,8 @@ def _step(batch: list[Any], last: Iterator[Any]) -> list[Any]:
     groups = [_Group(batch, places, next(last, None)) for places in places_of.values()]
     alone = sorted(place for group in groups for place in group.misfits)
     for place in alone:
-        param, _, _, *arrays = batch[place]
-        refuse_misfits(param.name, *arrays)
+        param, _, _, array, grad, *_ = batch[place]
+        refuse_misfits(param.name, array, grad, param.update_rule.state)
     begin = 0
     for end in (*alone, len(batch)):
         for group in groups:
@@ -144,21 +143,21 @@ def _step_alone(param: Any, values: dict[str, float], _: Any, *arrays: numpy.nda
         param.update()
 
 
-def _refuse_misfits_of(param: Any) -> None:
-    """The same for a parameter of any kind, as far as it has arrays and a rule of this package that will take them."""
-    rule = param.update_rule
-    if (
-        not isinstance(rule, RMSpropGravesRule)
-        or not rule.enabled
-        or not param._grad_valid
-        or param._layout is not None
-    ):
-        return
-    array = param._data[0]
-    grad = param._grad if param._grad_var is None else param._grad_var.array
-    if array is not None and grad is not None:
-        state = rule.state or {}
-        refuse_misfits(param.name, array, grad, state.get("n"), state.get("g"), state.get("delta"))
+def refuse_misfits_of(params: Iterable[Any]) -> None:
+    """Does so for parameters of any kind, where they have arrays and a rule of this package that will take them."""
+    for param in params:
+        rule = param.update_rule
+        if (
+            not isinstance(rule, RMSpropGravesRule)
+            or not rule.enabled
+            or not param._grad_valid
+            or param._layout is not None
+        ):
+            continue
+        array = param._data[0]
+        grad = param._grad if param._grad_var is None else param._grad_var.array
+        if array is not None and grad is not None:
+            refuse_misfits(param.name, array, grad, rule.state)
 
 
 def _values(hyperparam: Any) -> dict[str, float] | None:

@@ -59,8 +59,8 @@ class RMSpropGravesRule(UpdateRule):
     # What a checkpoint holds of the float32 master of a float16 parameter, until the next update takes it up.
     _master: Any = None
     _fp32_param: Any
-    # Whether the state was loaded when no dtype was known for it.
-    _is_early = False
+    # Whether the state was loaded since the last update, when what it is to be held in may not have been known.
+    _is_loaded = False
     # The path and the parameter of a rule that is being loaded, where they are known.
     _loaded_for: tuple[str, Any] = ("", None)
 
@@ -92,28 +92,25 @@ class RMSpropGravesRule(UpdateRule):
         master = self._fp32_param
         if master is not None and (master.array is None or master.shape != param.shape):
             self._fp32_param = None
-        if self._is_early:
-            del self._is_early
+        if self._is_loaded:
+            del self._is_loaded
             is_wide = self._use_fp32_update and param.dtype == numpy.float16
             self._cast_states(numpy.float32 if is_wide else param.dtype)
         if self._master is not None:
             self._take_up_master(param)
 
     def _cast_states(self, dtype: Any) -> None:
-        for name in ("n", "g", "delta"):
-            if name in (self.state or {}):
-                self.state[name] = self.state[name].astype(dtype, copy=False)
+        with numpy.errstate(over="ignore", under="ignore"):
+            for name in ("n", "g", "delta"):
+                if name in (self.state or {}):
+                    self.state[name] = self.state[name].astype(dtype, copy=False)
 
     def _take_up_master(self, param: Any) -> None:
         master = self.__dict__.pop("_master")
         array = param.array
-        if array.shape != master.shape or array.dtype != numpy.float16:
+        if array.shape != master.shape or array.dtype != numpy.float16 or not self._use_fp32_update:
             return
         with chainer.using_device(param.device):
-            if not self._use_fp32_update:
-                # Its states came with it, in float32.
-                self._cast_states(array.dtype)
-                return
             loaded = param.device.send(master).copy()
             rounded = loaded.astype(array.dtype)
             # It is the parameter's if it rounds to it. Otherwise the parameter was loaded from elsewhere, and counts.
@@ -169,21 +166,27 @@ class RMSpropGravesRule(UpdateRule):
         if grad is None:
             return None
         state = self.state
-        refuse_misfits(param.name, param.array, grad, state["n"], state["g"], state["delta"])
+        refuse_misfits(param.name, param.array, grad, state)
         return param.array, grad, state["n"], state["g"], state["delta"]
 
 
-def refuse_misfits(name: str, param: Any, grad: Any, n: Any, g: Any, delta: Any) -> None:
-    """Raises an error that names the parameter if its gradient or states, if there are any, are none for its step.
+def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | None) -> None:
+    """Raises an error that names the parameter if its gradient or state, if it has one, is none for its step.
 
     Raises:
         ValueError: An array is of another shape, even one that could be broadcast.
-        TypeError: The gradient is not of real numbers.
+        TypeError: The gradient is no array of real numbers, or one of the state is none of real floating ones.
     """
-    if not hasattr(grad, "shape"):
-        raise TypeError(f"parameter {name}: found a gradient of type {type(grad).__name__}, expected an array")
-    for what, array in (("a gradient", grad), ("a state n", n), ("a state g", g), ("a state delta", delta)):
-        if array is not None and array.shape != param.shape:
-            raise ValueError(f"parameter {name}: found {what} of shape {array.shape}, expected {param.shape}")
-    if grad.dtype.kind not in "fiub":
-        raise TypeError(f"parameter {name}: found a gradient of dtype {grad.dtype}, expected real numbers")
+    _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
+    for entry in ("n", "g", "delta"):
+        if state and entry in state:
+            _refuse_misfit(name, f"a state {entry}", state[entry], param, "f", "real floating numbers")
+
+
+def _refuse_misfit(name: str, what: str, array: Any, param: Any, kinds: str, numbers: str) -> None:
+    if type(array) is not numpy.ndarray and not isinstance(array, chainer.get_array_types()):
+        raise TypeError(f"parameter {name}: found {what} of type {type(array).__name__}, expected an array")
+    if array.shape != param.shape:
+        raise ValueError(f"parameter {name}: found {what} of shape {array.shape}, expected {param.shape}")
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"parameter {name}: found {what} of dtype {array.dtype}, expected {numbers}")

@@ -23,7 +23,10 @@ def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
     t = one_minus_alpha * grad
     n = n * alpha + t * grad
     g = g * alpha + t
-    v = n - g * g
+    square = g * g
+    if clamped:
+        square = numpy.minimum(square, numpy.finfo(dtype).max)
+    v = n - square
     if clamped:
         v = numpy.where(v < 0, dtype.type(0), v)
     delta = delta * momentum - lr * grad / numpy.sqrt(v + eps)
@@ -54,8 +57,19 @@ class Parameter:
         self.wide = wide
         # A master that was loaded waits for the parameter, which may be loaded after it.
         self.master = self.loaded_master = None
-        # Whether its state was loaded before it was initialized.
-        self.is_early = False
+        # Whether its state was loaded when it was not known what it is to be held in.
+        self.is_loaded = False
+
+    @property
+    def is_stepped(self):
+        """Whether an update may change it."""
+        return self.enabled and self.array is not None
+
+    def await_update(self, master):
+        """Leaves to the next update what depends on whether it is wide then, and on its dtype."""
+        self.master, self.loaded_master = None, master
+        if self.state and (self.array is None or self.dtype == HALF or self.state["n"].dtype != self.dtype):
+            self.is_loaded = True
 
     @property
     def dtype(self):
@@ -107,20 +121,13 @@ class Parameter:
     def _settle(self):
         if self.master is not None and self.master.shape != self.array.shape:
             self.master = None
-        if self.is_early:
-            self._cast_state(SINGLE if self.wide and self.dtype == HALF else self.dtype)
-        self.is_early = False
+        is_wide = self.wide and self.dtype == HALF
+        if self.is_loaded and self.state is not None:
+            self.state = {name: state.astype(SINGLE if is_wide else self.dtype) for name, state in self.state.items()}
+        self.is_loaded = False
         master, self.loaded_master = self.loaded_master, None
-        if master is None or self.array.shape != master.shape or self.dtype != HALF:
-            return
-        if not self.wide:
-            self._cast_state(HALF)
-        elif numpy.array_equal(master.astype(HALF), self.array):
+        if master is not None and is_wide and numpy.array_equal(master.astype(HALF), self.array):
             self.master = master
-
-    def _cast_state(self, dtype):
-        if self.state is not None:
-            self.state = {name: state.astype(dtype) for name, state in self.state.items()}
 
 
 class Optimizer:
@@ -129,7 +136,7 @@ class Optimizer:
     Args:
         params: The parameters by path, in order.
         hyperparameters: lr, alpha, momentum and eps.
-        clamped: Whether a variance below zero is taken as zero.
+        clamped: Whether a variance below zero is taken as zero, and a state that is not sound is refused.
     """
 
     def __init__(self, params, hyperparameters, clamped):
@@ -188,16 +195,18 @@ class Optimizer:
         t, epoch, rules = checkpoint
         params = {path: param for path, param in self.params.items() if param.has_rule}
         for path, param in params.items():
-            if path not in rules or not _can_load(param, *rules[path]):
+            can_load = _can_load(param, *rules[path], self.clamped) if path in rules else not param.is_stepped
+            if not can_load:
                 raise RefusedError(path)
         self.t, self.epoch = t, epoch
         for path, param in params.items():
-            _load(param, *copy.deepcopy(rules[path]))
+            if path in rules:
+                _load(param, *copy.deepcopy(rules[path]))
 
 
-def _can_load(param, t, state, master):
+def _can_load(param, t, state, master, must_be_sound):
     if state is None:
-        return t == 0 or not param.enabled or param.array is None
+        return t == 0 or not param.is_stepped
     if param.array is not None:
         expected = param.array.shape
     else:
@@ -205,21 +214,39 @@ def _can_load(param, t, state, master):
     shapes = [array.shape for array in state.values()]
     if master is not None and param.array is not None:
         shapes.append(master.shape)
-    return all(shape == expected for shape in shapes)
+    if not all(shape == expected for shape in shapes):
+        return False
+    dtypes = param.state or state
+    return not must_be_sound or all(
+        is_sound(name, array, dtypes[name].dtype if param.array is None else param.dtype)
+        for name, array in state.items()
+    )
+
+
+def is_sound(name, array, dtype):
+    """Whether it has no NaN and nothing that becomes infinite; n of a half may."""
+    with numpy.errstate(over="ignore", under="ignore"):
+        held = array.astype(dtype)
+    if numpy.isnan(array).any() or (array == -numpy.inf).any():
+        return False
+    if name == "n":
+        return dtype == HALF or not (numpy.isinf(held) & numpy.isfinite(array)).any()
+    return numpy.isfinite(held).all()
 
 
 def _load(param, t, state, master):
     param.t = t
     if state is not None:
+        dtypes = {name: array.dtype for name, array in (param.state or state).items()}
         if param.array is not None:
-            is_wide = (param.wide or master is not None) and param.dtype == HALF
-            dtype = SINGLE if is_wide else param.dtype
-        else:
-            dtype = param.state["n"].dtype if param.state else state["n"].dtype
-        param.state = {name: array.astype(dtype) for name, array in state.items()}
-        param.is_early = param.array is None
-    elif param.state and param.enabled and param.array is not None:
-        param.state = {name: numpy.zeros_like(array) for name, array in param.state.items()}
-    if param.master is not None or master is not None:
-        param.loaded_master = param.master if master is None else master
-        param.master = None
+            dtypes = {name: _held_in(param, array.dtype) for name, array in state.items()}
+        param.state = {name: array.astype(dtypes[name]) for name, array in state.items()}
+    elif param.state and param.is_stepped:
+        fits = all(array.shape == param.array.shape for array in param.state.values())
+        param.state = {name: numpy.zeros_like(array) for name, array in param.state.items()} if fits else None
+    param.await_update(master)
+
+
+def _held_in(param, dtype):
+    """A half whose state comes in more than halves may be about to get a master."""
+    return SINGLE if param.dtype == HALF and (param.wide or dtype.itemsize > 2) else param.dtype

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import chainer
 import numpy
@@ -177,6 +179,14 @@ DAMAGES = {
     "a NaN in n": (set_to("p0/n", (1, 2), NAN), ValueError, "/p0/n: found NaN, expected numbers"),
     "a NaN in g": (set_to("p1/g", 0, NAN), ValueError, "/p1/g: found NaN, expected numbers"),
     "a NaN in delta": (set_to("p2/delta", (), NAN), ValueError, "/p2/delta: found NaN, expected numbers"),
+    "an infinite g": (set_to("p1/g", 0, float("inf")), ValueError, "/p1/g: found inf, expected finite numbers"),
+    "an infinite delta": (set_to("p1/delta", 3, -float("inf")), ValueError, "/p1/delta: found -inf, expected finite"),
+    "an n of less than all": (set_to("p0/n", (0, 0), -float("inf")), ValueError, "/p0/n: found -inf, expected finite"),
+    "an n too large for the dtype": (
+        replaced("p1/n", numpy.array([1, 2, 1e300, 3])),
+        ValueError,
+        r"/p1/n: found 1e\+300, expected what fits into float32",
+    ),
     "too large for the dtype": (
         replaced("p1/delta", numpy.array([1, 2, 1e300, 3])),
         ValueError,
@@ -266,6 +276,8 @@ def test_a_wider_n_may_become_infinite_in_a_half_and_the_others_may_not(checkpoi
     entries["p1/n"] = numpy.array([1e6, 1, 1, 1], "f4")
     optimizer = fresh("f2")
     checkpoint(entries)(optimizer)
+    with numpy.errstate(over="ignore"):
+        train(optimizer, 3)
     assert numpy.isinf(optimizer.target.p1.update_rule.state["n"][0])
     entries["p1/g"] = numpy.array([1e6, 1, 1, 1], "f4")
     with pytest.raises(ValueError, match=r"/p1/g: found 1000000\.0, expected what fits into float16"):
@@ -287,6 +299,35 @@ def test_a_checkpoint_saved_before_the_first_update_is_loaded(checkpoint, update
     assert optimizer.t == 0
     assert all(arrays_of(optimizer)[path] is array and not array.any() for path, array in before.items())
     assert_same_bits(arrays_of(train(optimizer, 1, 2)), arrays_of(train(fresh(), 1, 2)))
+
+
+def test_a_resized_parameter_begins_anew_with_a_checkpoint_saved_before_the_first_update(checkpoint):
+    """Its old state was set to zeros in the old shape, and every later update refused."""
+    entries = entries_of(fresh())
+    optimizer = train(fresh(), 1)
+    param = optimizer.target.p1
+    param.cleargrad()
+    param.array = numpy.zeros(7, "f4")
+    checkpoint(entries)(optimizer)
+    train(optimizer, 2)
+    assert param.update_rule.state["n"].shape == (7,)
+
+
+@with_and_without_state
+def test_all_entries_of_a_frozen_parameter_may_be_absent(checkpoint, updates):
+    """Its t too; nothing of it changes."""
+    entries = entries_of(train(fresh(), 1, 2, 3))
+    for name in ("t", *STATES):
+        del entries[f"p1/{name}"]
+    optimizer = train(fresh(), *range(4, 4 + updates))
+    optimizer.target.p1.update_rule.enabled = False
+    before = everything_of(optimizer)
+    checkpoint(entries)(optimizer)
+    after = everything_of(optimizer)
+    assert after["t"] == 3
+    of_p1 = [key for key in before if key == "/p1" or key[0] == "/p1"]
+    assert of_p1
+    assert all(after[key] == before[key] for key in of_p1)
 
 
 @with_and_without_state
@@ -558,6 +599,50 @@ def test_use_fp32_update_may_follow_loading(tmp_path):
     assert {array.dtype.name for array in arrays_of(train(halved, 4, 5)).values()} == {"float16"}
 
 
+@pytest.mark.parametrize("updates", [0, 2])
+def test_float32_states_of_chainers_wait_for_use_fp32_update(tmp_path, updates):
+    """Chainer's file has no masters. Made halves when they were loaded, n was infinite and its element stood still."""
+
+    def strong(optimizer, *seeds):
+        for seed in seeds:
+            for param in optimizer.target.params():
+                param.grad = numpy.full(param.shape, 2000 + seed, "f2")
+            optimizer.update()
+        return optimizer
+
+    saved = strong(mastered(ChainerRMSpropGraves), 1, 2, 3)
+    for name, obj in (("optimizer", saved), ("model", saved.target)):
+        save_npz(str(tmp_path / name), obj)
+    ends = []
+    for loads_first in (False, True):
+        optimizer = strong(RMSpropGraves(lr=1e-4).setup(model_of("f2")), *range(updates))
+        if not loads_first:
+            optimizer.use_fp32_update()
+        load_npz(str(tmp_path / "optimizer"), optimizer)
+        load_npz(str(tmp_path / "model"), optimizer.target)
+        optimizer.use_fp32_update()
+        ends.append(arrays_of(strong(optimizer, 4)))
+    assert_same_bits(*ends)
+    assert numpy.isfinite(ends[0]["/p0/n"]).all()
+    assert ends[0]["/p0/n"].dtype == numpy.float32
+
+
+@pytest.mark.parametrize("from_chainer", [False, True])
+def test_masters_of_a_run_that_is_rolled_back_are_given_up(tmp_path, from_chainer):
+    """They round to the parameter as long as no step has been half its last place, and were taken for its own."""
+    optimizer = mastered(lr=1e-5)
+    saved = train(mastered(ChainerRMSpropGraves, lr=1e-5), 1) if from_chainer else mastered(lr=1e-5)
+    for name, obj in (("optimizer", saved), ("model", saved.target)):
+        save_npz(str(tmp_path / name), obj)
+    train(optimizer, 1, 2, 3)
+    ends = []
+    for one in (optimizer, mastered(lr=1e-5)):
+        load_npz(str(tmp_path / "model"), one.target)
+        load_npz(str(tmp_path / "optimizer"), one)
+        ends.append({**arrays_of(train(one, 7)), **masters_of(one)})
+    assert_same_bits(*ends)
+
+
 @pytest.mark.parametrize("options", [{"ignore_names": lambda name: True}, {"strict": False}], ids=["ignored", "empty"])
 def test_masters_stay_where_none_are_loaded(tmp_path, options):
     """From a file of which nothing is taken."""
@@ -751,6 +836,76 @@ def test_a_truncated_or_corrupted_file_is_refused_and_changes_nothing(tmp_path):
         with pytest.raises((ValueError, zipfile.BadZipFile)):
             rmsprop_graves.load_npz(str(path), optimizer)
         assert everything_of(optimizer) == before
+
+
+def test_a_corrupted_hdf5_entry_is_refused_by_name(tmp_path):
+    """H5py's error is one of the system's kind, and names nothing."""
+    model = Arrays(*[numpy.random.RandomState(0).standard_normal(1000).astype("f4")] * 3)
+    optimizer = train(RMSpropGraves().setup(model), 1)
+    path = tmp_path / "file.hdf5"
+    save_hdf5(str(path), optimizer)
+    with h5py.File(path, "r") as file:
+        chunk = file["p1/n"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + 20 : chunk.byte_offset + 60] = bytes(40)
+    path.write_bytes(content)
+    before = everything_of(optimizer)
+    with pytest.raises(ValueError, match=r"/p1/n: it cannot be read \(OSError: "):
+        load_hdf5(str(path), optimizer)
+    assert everything_of(optimizer) == before
+
+
+def test_entries_of_a_dictionary_are_not_trained_on():
+    """They were taken for the states themselves, of an optimizer before its first update."""
+    entries = entries_of(train(fresh(), 1, 2))
+    for value in entries.values():
+        value.flags.writeable = False
+    before = {key: value.tobytes() for key, value in entries.items()}
+    optimizer = fresh()
+    chainer.serializers.NpzDeserializer(entries).load(optimizer)
+    train(optimizer, 3)
+    assert {key: value.tobytes() for key, value in entries.items()} == before
+
+
+@pytest.mark.parametrize("compression", [False, True])
+def test_load_npz_refuses_what_is_broken_by_the_entrys_name(tmp_path, compression):
+    """Whatever of zip or NumPy breaks: a header that cannot be unpacked, an encrypted entry, another kind of file."""
+    path = tmp_path / "file.npz"
+    save_npz(str(path), train(fresh(), 1), compression=compression)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("p1/n.npy")
+    header = info.header_offset + 30 + len(info.filename)
+    header += int.from_bytes(whole[info.header_offset + 28 : info.header_offset + 30], "little")
+    directory = whole.rindex(b"p1/n.npy") - 46
+    broken = {
+        "packed data": [(header, bytes([255] * 24 if compression else [147, 78, 85, 77, 80, 89, 1, 0, 255, 255]))],
+        "encrypted": [(info.header_offset + 6, b"\1"), (directory + 8, b"\1")],
+    }
+    for what, changes in broken.items():
+        content = bytearray(whole)
+        for place, value in changes:
+            content[place : place + len(value)] = value
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"p1/n\.npy: it cannot be read"):
+            rmsprop_graves.load_npz(path, fresh())
+        assert what
+    array = io.BytesIO()
+    numpy.save(array, numpy.ones(3))
+    path.write_bytes(array.getvalue() + whole)
+    with pytest.raises(ValueError, match="it is not in the npz format"):
+        rmsprop_graves.load_npz(path, fresh())
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path], ids=["str", "bytes", "Path"])
+def test_load_npz_takes_any_path(tmp_path, kind):
+    """As NumPy does."""
+    saved, optimizer = train(fresh(), 1), fresh()
+    save_npz(str(tmp_path / "file.npz"), saved)
+    rmsprop_graves.load_npz(
+        kind(tmp_path / "file.npz") if kind is not bytes else str(tmp_path / "file.npz").encode(), optimizer
+    )
+    assert optimizer.t == 1
 
 
 def test_an_entry_that_is_no_array_is_refused_by_name(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import chainer
 import numpy
 import pytest
+from chainer import optimizer_hooks
 from models import Arrays, arrays_of, assert_same_bits
 from reference import step as reference_step
 
@@ -58,6 +59,8 @@ WRONG = {
     "a number": (numpy.ones((), "f4"), ValueError, r"found a gradient of shape \(\), expected \(2, 3\)"),
     "complex": (numpy.ones((2, 3), "c8"), TypeError, "found a gradient of dtype complex64, expected real numbers"),
     "words": (numpy.full((2, 3), "x"), TypeError, "found a gradient of dtype <U1, expected real numbers"),
+    "a list": ([[1.0] * 3] * 2, TypeError, "found a gradient of type list, expected an array"),
+    "a scalar": (numpy.float32(1), TypeError, "found a gradient of type float32, expected an array"),
     "objects": (numpy.full((2, 3), None), TypeError, "found a gradient of dtype object, expected real numbers"),
 }
 
@@ -95,6 +98,77 @@ def test_a_state_of_another_shape_is_refused_before_any_parameter_has_moved(name
     with pytest.raises(ValueError, match=rf"parameter p3: found a state {name} of shape \(3,\), expected \(2, 3\)"):
         optimizer.update()
     assert_same_bits(arrays_of(optimizer), before)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("specials", [(), (1,)])
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, "found a state g of type NoneType, expected an array"),
+        (numpy.ones((2, 3), "i4"), "found a state g of dtype int32, expected real floating numbers"),
+        (numpy.ones((2, 3), "c8"), "found a state g of dtype complex64, expected real floating numbers"),
+    ],
+    ids=["none", "integers", "complex"],
+)
+def test_a_state_that_is_none_of_real_floating_numbers_is_refused_before_any_parameter_has_moved(
+    state, message, specials
+):
+    """By the parameter's name."""
+    optimizer = set_up(specials)
+    optimizer.target.p4.update_rule.state["g"] = state
+    give(optimizer, 2)
+    before = {path: array.copy() for path, array in arrays_of(optimizer).items() if array is not state}
+    with pytest.raises(TypeError, match=f"parameter p4: {message}"):
+        optimizer.update()
+    assert_same_bits({path: array for path, array in arrays_of(optimizer).items() if array is not state}, before)
+
+
+@pytest.mark.parametrize("hook", [optimizer_hooks.WeightDecay(0.1), optimizer_hooks.GradientClipping(1.0)])
+@pytest.mark.parametrize("wrong", ["another shape", "words"])
+def test_a_wrong_gradient_that_a_hook_fails_at_is_refused_by_the_parameters_name(hook, wrong):
+    """The hook's own error, which its cause still shows, tells of no parameter."""
+    optimizer = set_up(())
+    optimizer.add_hook(hook)
+    give(optimizer, 2)
+    optimizer.target.p3._grad, error, message = WRONG[wrong]
+    before = {path: array.copy() for path, array in arrays_of(optimizer).items()}
+    with pytest.raises(error, match=f"parameter p3: {message}"):
+        optimizer.update()
+    assert_same_bits(arrays_of(optimizer), before)
+
+
+def test_an_error_of_a_hook_alone_stays_what_it_is():
+    """No gradient is to blame."""
+    optimizer = set_up(())
+
+    def fail(optimizer):
+        raise RuntimeError("the hook itself")
+
+    optimizer.add_hook(fail, name="fail")
+    give(optimizer, 2)
+    with pytest.raises(RuntimeError, match="the hook itself"):
+        optimizer.update()
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_the_largest_gradients_of_all_turn_nothing_into_nan(dtype):
+    """Both n and the square of g are infinite then, and infinite less infinite is NaN: the element stands still."""
+    model = Arrays(*[numpy.ones(40, dtype)] * 5)
+    optimizer = RMSpropGraves(momentum=0.5).setup(model)
+    largest = numpy.finfo(dtype).max
+    with numpy.errstate(over="ignore"):
+        for step in range(40):
+            grads = [numpy.full(40, largest / 2**i, dtype) for i in range(5)]
+            grads[1][::2] *= -1
+            grads[2] *= numpy.dtype(dtype).type((-1) ** step)
+            model.set_grads(*grads)
+            optimizer.update()
+    for path, array in arrays_of(optimizer).items():
+        assert not numpy.isnan(array).any(), path
+        if path.count("/") == 1:
+            assert numpy.isfinite(array).all(), path
 
 
 def test_a_rule_alone_refuses_it_too():

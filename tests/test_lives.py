@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from models import assert_same_bits
-from plain_optimizer import HALF, STATES, Optimizer, Parameter, RefusedError
+from plain_optimizer import HALF, SINGLE, STATES, Optimizer, Parameter, RefusedError, is_sound
 
 from rmsprop_graves import RMSpropGraves, kernels
 from rmsprop_graves.kernels import threads
@@ -111,7 +111,9 @@ HYPERPARAMETERS = {
     "eps": st.sampled_from([1e-4, 1e-2, 1.0]),
 }
 VALUES = st.one_of(*(st.tuples(st.just(name), values) for name, values in HYPERPARAMETERS.items()))
-KINDS = st.sampled_from(["drawn", "drawn", "zero", "tiny", "large", "steady", "none", "as it is"])
+KINDS = st.sampled_from(
+    ["drawn"] * 16 + ["zero", "tiny", "large", "largest", "steady", "not finite", "none", "as it is"]
+)
 
 
 def drawn(shape, dtype, seed):
@@ -126,7 +128,14 @@ def gradient(kind, shape, dtype, seed):
     if kind in factors:
         with numpy.errstate(under="ignore"):
             return numpy.asarray(drawn(shape, "f8", seed) * factors[kind]).astype(dtype)
-    return numpy.full(shape, 10, dtype) if kind == "steady" else drawn(shape, dtype, seed)
+    if kind == "steady":
+        return numpy.full(shape, 10, dtype)
+    array = drawn(shape, dtype, seed)
+    if kind == "largest":
+        array = numpy.asarray(numpy.copysign(numpy.finfo(dtype).max, array))
+    elif kind == "not finite":
+        array.ravel()[:1] = (numpy.inf, -numpy.inf, numpy.nan)[seed % 3]
+    return array
 
 
 def save(kind, thing):
@@ -271,25 +280,29 @@ class Lives(RuleBasedStateMachine):
     def update_with_wrong_gradient(self, rank, wrong):
         """Set past Chainer's check: refused by the parameter's name, and no parameter is stepped."""
         path, param, model = self.of(rank)
-        if model.array is None or not (model.has_rule and model.enabled) or self.model.hooks:
+        shrinks = "shrink" in self.model.hooks and self.model.hooks["shrink"][0] == "pre"
+        if model.array is None or not (model.has_rule and model.enabled) or shrinks:
             return
-        self.model.fill_gradients()
-        grad = {
-            "of another shape": numpy.ones((4, 4), model.dtype),
-            "that broadcasts": numpy.ones((2, *model.array.shape), model.dtype),
-            "complex": numpy.ones(model.array.shape, "c8"),
-            "a list": [1.0],
-        }[wrong]
-        param._set_grad_without_check(grad)
+        param._set_grad_without_check(
+            {
+                "of another shape": numpy.ones((4, 4), model.dtype),
+                "that broadcasts": numpy.ones((2, *model.array.shape), model.dtype),
+                "complex": numpy.ones(model.array.shape, "c8"),
+            }.get(wrong)
+        )
         if wrong == "a list":
-            param._grad = grad
-        self.model.t += 1
+            param._grad = [1.0]
+        self.model.fill_gradients()
         refused = [one for one, other in self.model.params.items() if other.misfits() or one == path]
         names = "|".join(one.rpartition("/")[2] for one in refused)
         with pytest.raises((ValueError, TypeError), match=f"parameter ({names}): found "):
             self.optimizer.update()
-        param.cleargrad()
-        model.grad = None
+        # A hook that fails leaves it uncounted, and some gradients changed.
+        assert self.optimizer.t in (self.model.t, self.model.t + 1)
+        self.model.t = self.optimizer.t
+        self.optimizer.target.cleargrads()
+        for other in self.model.params.values():
+            other.grad = None
 
     # What programs do between updates
 
@@ -550,6 +563,38 @@ class Lives(RuleBasedStateMachine):
         else:
             load(kind, optimizer, self.optimizer)
 
+    @precondition(lambda self: self.is_ours)
+    @rule(kind=st.sampled_from(FORMATS), model_first=st.booleans())
+    def resume(self, kind, model_first):
+        """In a new optimizer and model, set up as the old ones were: as if training had not been interrupted."""
+        params = self.model.params
+        if not all(param.has_rule and is_as_after_an_update(param) for param in params.values()):
+            return
+        optimizer, target = save(kind, self.optimizer), save(kind, self.optimizer.target)
+        resumed = self.cls(**self.model.hyperparameters).setup(copy.deepcopy(self.optimizer.target))
+        resumed.target.cleargrads()
+        for path, param in resumed.target.namedparams():
+            model, of_rule = params[path], param.update_rule
+            param.array[...] = 3
+            of_rule.enabled = model.enabled
+            of_rule.use_fp32_update(model.wide)
+            for name, value in model.own.items():
+                setattr(of_rule.hyperparam, name, value)
+            for name, (timing, _) in model.hooks.items():
+                of_rule.add_hook(HOOKS[name][0](), timing=timing)
+        for name, (timing, _) in self.model.hooks.items():
+            resumed.add_hook(HOOKS[name][0](), timing=timing)
+        resumed._use_fp32_update = self.model.wide
+        resumed._loss_scale = self.model.loss_scale
+        loads = [(optimizer, resumed), (target, resumed.target)]
+        for saved, thing in reversed(loads) if model_first else loads:
+            load(kind, saved, thing)
+        self.optimizer = resumed
+        for model in params.values():
+            model.grad = model.loss_scale = None
+            # No difference to the next update, unless what it goes by is set otherwise before.
+            model.await_update(model.loaded_master if model.master is None else model.master)
+
     def is_sound_for_chainer(self, saved):
         """Whether each parameter has a state, and the saved one is of its shape and dtype."""
         rules = saved[2]
@@ -602,12 +647,28 @@ class Lives(RuleBasedStateMachine):
                     arrays[f"{path}/enabled"] = numpy.array(of_rule.enabled)
             if model.has_rule:
                 master = param.update_rule._fp32_param
-                found[f"{path}/master"] = None if master is None else master.array
-                expected[f"{path}/master"] = model.master
+                loaded = getattr(param.update_rule, "_master", None)
+                found[f"{path}/master"] = loaded if master is None else master.array
+                expected[f"{path}/master"] = model.loaded_master if model.master is None else model.master
         assert {name for name, array in found.items() if array is not None} == {
             name for name, array in expected.items() if array is not None
         }
         assert_same_bits(*({name: one for name, one in d.items() if one is not None} for d in (found, expected)))
+
+
+def is_as_after_an_update(param):
+    """Whether nothing has been replaced since that a checkpoint does not tell of."""
+    if param.array is None or (param.state is None and param.enabled and param.t > 0):
+        return False
+    is_wide = param.wide and param.dtype == HALF
+    states = {} if param.state is None else param.state
+    master = param.loaded_master if param.master is None else param.master
+    return all(
+        array.shape == param.array.shape
+        and array.dtype == (SINGLE if is_wide else param.dtype)
+        and is_sound(name, array, param.dtype)
+        for name, array in states.items()
+    ) and (master is None or (is_wide and numpy.array_equal(master.astype(HALF), param.array)))
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ import signal
 import sys
 from pathlib import Path
 
-from chainer import serializers, training
+from chainer import training
 from chainer.training import extensions
+
+from rmsprop_graves import load_npz
 
 
 class InterruptibleTrainer(training.Trainer):
@@ -92,7 +94,7 @@ class InterruptibleTrainer(training.Trainer):
         if path is None:
             raise ValueError(f"no snapshot in {self.out}")
         try:
-            serializers.load_npz(path, self)
+            load_npz(path, self)
         except Exception as error:  # a file may be broken in any way
             raise ValueError(f"cannot resume from {path}: {error}") from error
 

@@ -217,14 +217,16 @@ def _step_elements(
     eps: Any,
 ) -> None:
     real = param.dtype.type
-    zero = real(0)
+    zero, largest = real(0), numpy.finfo(real).max
     lr, alpha, one_minus_alpha = real(lr), real(alpha), real(one_minus_alpha)
     momentum, eps = real(momentum), real(eps)
     for i in range(param.size):
         t = one_minus_alpha * grad[i]
         n[i] = n[i] * alpha + t * grad[i]
         g[i] = g[i] * alpha + t
-        v = n[i] - g[i] * g[i]
+        square = g[i] * g[i]
+        # It may overflow where n has, and infinite less infinite is NaN.
+        v = n[i] - (largest if square > largest else square)
         delta[i] = delta[i] * momentum - lr * grad[i] / numpy.sqrt((zero if v < zero else v) + eps)
         param[i] += delta[i]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy
 
 # Elements to a block: five arrays and two temporaries of this length stay within a core's second-level
-# cache, and the sixteen calls on them cost little beside the arithmetic.
+# cache, and the seventeen calls on them cost little beside the arithmetic.
 BLOCK = 1 << 15
 # A gradient that overlaps what is written in another order is copied first; in the same order it needs not be.
 _OP_FLAGS: Any = [
@@ -74,6 +75,11 @@ def step(
             _step_block(*block, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
 
 
+@functools.lru_cache(maxsize=None)
+def _largest(dtype: numpy.dtype) -> Any:
+    return numpy.finfo(dtype).max
+
+
 def _step_block(
     param: Any, grad: Any, n: Any, g: Any, delta: Any, *, lr: float, alpha: float, momentum: float, eps: float
 ) -> None:
@@ -85,6 +91,8 @@ def _step_block(
     n += t
 
     v = g * g
+    # It may overflow where n has, and infinite less infinite is NaN.
+    numpy.minimum(v, _largest(v.dtype), out=v)
     numpy.subtract(n, v, out=v)
     numpy.maximum(v, 0, out=v)
     v += eps

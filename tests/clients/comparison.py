@@ -113,7 +113,7 @@ def main(clients=CLIENTS):
     for client in clients:
         try:
             train = getattr(importlib.import_module(client.module), client.function)
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             print(f"{client.title:<26}not run: {error}", flush=True)
             continue
         try:
