@@ -12,6 +12,7 @@ PYTEST ?= -n auto
 # What the benchmark needs and compares with; those of the tests do, but PyTorch is not among them.
 PEERS ?= bench
 BENCH ?=
+SPHINX := --fail-on-warning --keep-going -d docs/_build/doctrees
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml README.md build-constraints.txt $(shell find rmsprop_graves -name '*.py*' -not -name '*.pyc')
@@ -21,7 +22,7 @@ INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-const
 
 # A virtual environment that could not be made whole is not taken for one.
 .DELETE_ON_ERROR:
-.PHONY: demo test test-long coverage lint bench clients train-clients gpu matrix clean
+.PHONY: demo test test-long coverage lint bench clients train-clients docs docs-test figures dist gpu matrix clean
 
 demo: $(VENV)/examples
 	$(BIN)/python docs/examples/train_digits.py
@@ -56,6 +57,29 @@ train-clients: $(VENV)/examples,numba,test
 	cd tests && '$(abspath $(BIN))/python' -m clients
 	$(BIN)/pytest $(PYTEST) tests/test_shared_memory.py
 
+# The site is in docs/_build/html. The second run takes what the first has read.
+docs: $(VENV)/docs,examples,numba,oracle
+	$(BIN)/sphinx-build $(SPHINX) --fresh-env -b html docs docs/_build/html
+	$(BIN)/sphinx-build $(SPHINX) -b doctest docs docs/_build/doctest
+
+# Runs the commands that the site shows, and opens it in a Chromium.
+docs-test: $(VENV)/browser,docs,examples,mpi,numba,test
+	$(BIN)/pytest -p no:xdist tests/test_docs.py tests/test_site.py
+
+# What would be uploaded: built, checked, and the source distribution's own tests run from it in a new environment.
+dist: $(VENV)/dist
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	mkdir dist/unpacked
+	tar -xzf dist/*.tar.gz -C dist/unpacked --strip-components=1
+	$(MAKE) -C dist/unpacked test
+
+# Each script's pictures, in docs/images, from runs of their own; but those of the benchmark are of its last run.
+FIGURES := $(filter-out style,$(basename $(notdir $(wildcard docs/figures/*.py))))
+figures: $(VENV)/examples,numba
+	set -e; for figure in $(FIGURES); do $(BIN)/python docs/figures/$$figure.py; done
+
 # On a machine with a GPU, by an interpreter that has CuPy and Chainer: its tests, then its benchmark.
 gpu:
 	$(PYTHON) -m pytest -m gpu
@@ -65,7 +89,7 @@ matrix:
 	./tests/matrix.sh
 
 clean:
-	rm -rf .venv* dist result
+	rm -rf .venv* dist result docs/_build
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rmsprop_graves._optimizer import RMSpropGraves
     from rmsprop_graves._update_rule import RMSpropGravesRule
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["RMSpropGraves", "RMSpropGravesRule", "load_npz"]
 
 _MODULES = {"RMSpropGraves": "_optimizer", "RMSpropGravesRule": "_update_rule", "load_npz": "_npz"}

@@ -90,6 +90,7 @@ class RMSpropGraves(GradientMethod):
             link: The model.
 
         Raises:
+            TypeError: It is no link.
             ImportError: The model is on a GPU, and CuPy is older than the update is made for.
         """
         # What is no link is refused by Chainer.
@@ -101,9 +102,12 @@ class RMSpropGraves(GradientMethod):
     def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:
         """Updates every parameter once.
 
+        In this order: the gradients of ``lossfun``, hooks of timing ``'pre'``, the step, hooks of timing ``'post'``.
+        Under dynamic loss scaling an update whose gradients are not finite makes no step.
+
         Args:
-            lossfun: Called with the other arguments; the gradients of what it returns are used. Without it,
-                the gradients that the parameters hold are.
+            lossfun: Called with the other arguments; what it returns is differentiated. Without it, the parameters'
+                gradients are taken as they are.
             *args: Given to ``lossfun``.
             **kwds: Given to ``lossfun``.
 

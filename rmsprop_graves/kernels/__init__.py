@@ -32,11 +32,11 @@ def on_cpu() -> ModuleType:
     """The kernel that steps NumPy arrays. Numba is imported when it is first asked for.
 
     Raises:
-        ValueError: The environment variable names no kernel.
-        ImportError: The environment variable asks for Numba, which cannot be imported.
+        ValueError: ``RMSPROP_GRAVES_CPU_KERNEL`` names no kernel.
+        ImportError: ``RMSPROP_GRAVES_CPU_KERNEL`` asks for Numba, which cannot be imported.
     """
     if _on_cpu is None:
-        use_on_cpu(os.environ.get(_VARIABLE, "auto"))
+        use_on_cpu(os.environ.get(_VARIABLE) or "auto")
         assert _on_cpu is not None
     return _on_cpu
 

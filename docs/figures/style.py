@@ -1,0 +1,56 @@
+"""What the figures have in common: colours that the colour-blind can tell apart, and letters to be read on a phone.
+
+Every figure is 4.5 inches wide. On a phone of 390 pixels, where a page shows it 358 wide, its letters are of 9 points.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from PIL import Image
+
+IMAGES = Path(__file__).resolve().parents[1] / "images"
+WIDTH = 4.5
+
+# Okabe and Ito's.
+BLUE, ORANGE, GREEN, RED, PINK, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
+OURS, CHAINER = "RMSpropGraves", "Chainer's RMSpropGraves"
+COLORS = {OURS: BLUE, CHAINER: ORANGE, "Adam": GREEN, "SGD": RED, "MomentumSGD": RED, "RMSprop": PINK}
+
+plt.rcParams.update(
+    {
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 11,
+        "figure.facecolor": "white",
+        "font.size": 11,
+        "grid.color": "0.9",
+        "legend.fontsize": 11,
+        "legend.frameon": False,
+        "savefig.dpi": 200,
+    }
+)
+
+
+def panels(rows, height, **options):
+    """A figure of a column of panels, as high as given in inches, and the panels."""
+    figure, axes = plt.subplots(rows, 1, figsize=(WIDTH, height), squeeze=False, layout="constrained", **options)
+    return figure, list(axes[:, 0])
+
+
+def save(figure, name):
+    """Writes a figure to docs/images, in 256 colours, and says so."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn)
+    plt.close(figure)
+    IMAGES.mkdir(exist_ok=True)
+    Image.open(drawn).convert("RGB").quantize(dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+    print(f"docs/images/{name}: {(IMAGES / name).stat().st_size:,} bytes")

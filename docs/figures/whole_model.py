@@ -1,0 +1,107 @@
+"""How the step of a whole model goes: what the plan holds after an update, and the spans that were walked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+
+from rmsprop_graves import RMSpropGraves, kernels  # isort: split
+
+import chainer
+import numpy
+import style
+import train_text
+from matplotlib.patches import Rectangle
+
+ARRAYS = ("param", "n", "g", "delta", "grad")
+SHADES = ("#0072B2", "#56B4E9")
+
+
+def observe(n_characters=96, n_units=280):
+    """Updates the model of the text example twice, with a hook on the rule of one parameter.
+
+    Returns:
+        Of each parameter its path, its shape and, unless it takes Chainer's path, where in the table its elements
+        begin and end; and the spans of elements that threads took in the second update, in order.
+    """
+    kernels.use_on_cpu("numba")
+    model = train_text.CharacterModel(n_characters, n_units)
+    optimizer = RMSpropGraves().setup(model)
+    model.embed.W.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
+    ids = numpy.arange(8, dtype="i").reshape(2, 4)
+    kernel, spans = kernels.on_cpu(), []
+    walk = kernel._walk
+
+    def walk_and_tell(*args):
+        spans.append(args[-2:])
+        walk(*args)
+
+    kernel._walk = walk_and_tell
+    try:
+        for _ in range(2):
+            spans.clear()
+            model.lstm.reset_state()
+            optimizer.update(model, ids, ids)
+    finally:
+        kernel._walk = walk
+
+    (table,) = optimizer._plan._tables
+    place_of = {id(array): place for place, array in enumerate(table._columns[0])}
+    rows = []
+    for path, param in sorted(model.namedparams()):
+        place = place_of.get(id(param.array))
+        bounds = None if place is None else tuple(table._bounds[place : place + 2].tolist())
+        rows.append((path, param.shape, bounds))
+    return rows, sorted(spans)
+
+
+def draw(rows, spans):
+    """The parameters and what the plan keeps of each, and below them all elements in a row, divided into spans."""
+    figure, (panel,) = style.panels(1, 5.8)
+    height = len(rows) + 6.2
+    panel.set(xlim=(0, 45), ylim=(height, -1.6))
+    panel.axis("off")
+    for column, name in enumerate(ARRAYS):
+        panel.text(
+            30.5 + 3.1 * column, -0.5, name, rotation=45, rotation_mode="anchor", family="monospace", fontsize=10
+        )
+    for row, (path, shape, bounds) in enumerate(rows):
+        panel.text(0, row + 0.5, path, family="monospace", va="center")
+        panel.text(28.5, row + 0.5, " \N{MULTIPLICATION SIGN} ".join(map(str, shape)), ha="right", va="center")
+        if bounds is None:
+            panel.text(29.8, row + 0.5, "Chainer's path", va="center", color=style.RED)
+            continue
+        for column, name in enumerate(ARRAYS):
+            color = {"edgecolor": style.RED, "facecolor": "none"} if name == "grad" else {"color": SHADES[row % 2]}
+            panel.add_patch(Rectangle((29.9 + 3.1 * column, row + 0.15), 2.3, 0.7, linewidth=1.5, **color))
+    notes = {
+        "filled: an address that the table keeps": "black",
+        "open: looked up at each step": style.RED,
+        "Chainer's path: its rule has a hook": style.RED,
+    }
+    for line, (note, color) in enumerate(notes.items()):
+        panel.text(0, len(rows) + 0.6 + 0.75 * line, note, va="center", color=color)
+
+    top = len(rows) + 3.6
+    size = max(bounds[1] for *_, bounds in rows if bounds)
+    panel.text(0, top - 0.25, f"{size:,} elements in one walk")
+    for row, (_, _, bounds) in enumerate(rows):
+        if bounds:
+            begin, end = (45 * bound / size for bound in bounds)
+            panel.add_patch(Rectangle((begin, top), end - begin, 0.8, color=SHADES[row % 2], linewidth=0))
+    for begin, end in spans:
+        left, right = 45 * begin / size, 45 * end / size
+        panel.add_patch(Rectangle((left, top + 0.95), right - left, 0.75, edgecolor="0.3", facecolor="0.93"))
+        panel.text((left + right) / 2, top + 1.33, f"{end - begin:,}", ha="center", va="center")
+    panel.text(0, top + 2.3, "A thread that is free takes the next span.", va="center")
+    return figure
+
+
+if __name__ == "__main__":
+    rows, spans = observe()
+    for path, shape, bounds in rows:
+        print(path, shape, bounds)
+    print("spans", spans)
+    style.save(draw(rows, spans), "whole-model.png")

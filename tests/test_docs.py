@@ -1,0 +1,218 @@
+"""What the documentation and the README show, run: commands with their output, and the README's Python.
+
+The documentation's own Python is run by Sphinx, in make docs.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from interpreter import run_python
+
+import rmsprop_graves
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted(DOCS.rglob("*.md"))
+    if path.relative_to(DOCS).parts[0] not in ("_build", "examples", "figures")
+}
+# A word of a command or its output, and the modules without which it is not so.
+NEEDS = {"mpiexec": ["mpi4py"], "train_digits.py": ["sklearn", "matplotlib"], "numba": ["numba"], "h5py": ["h5py"]}
+FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+|:::+) *\{?(?P<language>[\w:-]*)\}? *(?P<argument>.*)$", re.M)
+CONSOLE = re.compile(
+    r"(?:^ *%(?P<comment>[^\n]*)\n\s*)?^(?P<indent> *)```+console\n(?P<text>.*?)^(?P=indent)```+ *$", re.M | re.S
+)
+END = "== end of the output of a command"
+
+
+def commands_of(page):
+    """The commands that a page shows, and the output that it shows of each; those of a block that is not run aside."""
+    commands = []
+    for block in CONSOLE.finditer(page):
+        if "not run" in (block["comment"] or ""):
+            assert re.fullmatch(r" not run: .+", block["comment"]), "a block that is not run has no reason"
+            continue
+        lines = textwrap.dedent(block["text"]).splitlines()
+        assert lines[0].startswith("$ "), "a console block begins with no command"
+        for line in lines:
+            if line.startswith("$ "):
+                commands.append([line[2:], ""])
+            elif line.startswith("> ") and not commands[-1][1]:
+                commands[-1][0] += "\n" + line[2:]
+            else:
+                commands[-1][1] += line + "\n"
+    return commands
+
+
+def faults_of(page, folder):
+    """What goes otherwise than a page shows when its commands are run in a folder, one after another."""
+    (folder / "docs").mkdir()
+    shutil.copytree(DOCS / "examples", folder / "docs" / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    commands = commands_of(page)
+    script = "".join(f"{command}\nprintf '\\n{END} %d\\n' $?\n" for command, _ in commands)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        # What a reader's terminal is not, and what Open MPI wants of root and of a machine with few cores.
+        "TMPDIR": "/tmp",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=600,
+    )
+    outputs = re.findall(rf"(.*?)\n{END} (\d+)\n", done.stdout, re.S)
+    faults = [] if len(outputs) == len(commands) else [f"only {len(outputs)} of {len(commands)} commands were run"]
+    for (command, expected), (output, status) in zip(commands, outputs):
+        # As Python 3.8 and 3.9 call them; and what moves a terminal's cursor is not seen.
+        output = re.sub(r"\x1b\[\d*[A-Z]", "", output.replace("optional arguments:", "options:"))
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        if expected and not doctest.OutputChecker().check_output(expected.strip(), output.strip(), flags):
+            faults.append(f"$ {command}\nshown:\n{expected}\ngot:\n{output}")
+        elif status != "0" and "rror" not in expected:
+            faults.append(f"$ {command}\nexit status {status}:\n{output}")
+    return faults
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if commands_of(page)])
+def test_commands_do_what_a_page_shows(name, tmp_path):
+    """In a folder where a clone's examples are, with the interpreter's own commands first on the path."""
+    text = str(commands_of(PAGES[name]))
+    for word, modules in NEEDS.items():
+        for module in modules if word in text else ():
+            pytest.importorskip(module, reason=f"a command of {name} needs {module}")
+    faults = faults_of(PAGES[name], tmp_path)
+    assert not faults, "\n\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("block", "fault"),
+    [
+        ("$ echo one two\none   ...\n$ cd docs\n$ ls\nexamples\n", None),
+        ("$ echo one\\\n> two\nonetwo", None),
+        ("$ cat nothing\ncat: nothing: ... file or directory", "exit status 1"),
+        ("$ python -c 'x'\nTraceback...\nNameError: ...", None),
+        ("$ echo one\ntwo\n", "shown:\ntwo\n"),
+        ("$ echo one\n$ false", "exit status 1"),
+        ("$ exit 0", "only 0 of 1"),
+    ],
+)
+def test_a_command_that_does_otherwise_is_found(block, fault, tmp_path):
+    """The check can fail."""
+    faults = faults_of(f"Text.\n\n```console\n{block}\n```\n", tmp_path)
+    assert faults == [] if fault is None else fault in faults[0]
+
+
+def test_a_block_that_is_not_run_says_why():
+    """In a comment before it."""
+    page = "% not run: it takes hours\n\n```console\n$ python train.py\n```\n"
+    assert commands_of(page) == []
+    assert commands_of(page.partition("\n")[2]) == [["python train.py", ""]]
+    with pytest.raises(AssertionError, match="has no reason"):
+        commands_of(page.replace(": it takes hours", ""))
+
+
+def unrun(page):
+    """The opening lines of blocks of Python, and of commands, that nothing runs."""
+    shells = {"bash", "sh", "shell", "shell-session", "zsh"}
+    pythons = {"python", "python3", "py", "pycon", "ipython", "ipython3"}
+    blocks = FENCE.finditer(page)
+    words = ({block["language"], block["argument"].strip()} for block in FENCE.finditer(page))
+    return [block[0] for block, either in zip(blocks, words) if either & (shells | pythons)]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_of_a_page_is_of_a_kind_that_is_run(name):
+    """Python is in doctest or testcode, and commands are in console."""
+    assert unrun(PAGES[name]) == []
+    for opening in ("```python", "~~~ py", "  ````pycon", ":::{code-block} python", "```{code} bash"):
+        assert unrun(f"{PAGES[name]}\n{opening}\n1\n") == [opening]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_has_content(name):
+    """More than a title and a list of pages."""
+    text = re.sub(r"^```.*?^```$|^#.*?$", "", PAGES[name], flags=re.M | re.S)
+    assert text.strip()
+
+
+def test_every_target_of_make_that_is_named_exists():
+    """In the README and in the documentation."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bmake ([a-z-]+)\b(?= *[`#\n])", "\n".join([README, *PAGES.values()])))
+    assert "test" in named
+    assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
+
+
+README_PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+
+
+@pytest.mark.parametrize("number", range(len(README_PYTHON)))
+def test_python_of_the_readme_runs(number):
+    """After the blocks before it, with a model of the reader's."""
+    code = "import rmsprop_graves, chainer\nmodel = chainer.links.Linear(3, 2)\n"
+    if "comm" in README_PYTHON[number]:
+        pytest.importorskip("mpi4py", reason="the block is of ChainerMN")
+        code += "import chainermn\ncomm = chainermn.create_communicator('naive')\n"
+    code += "".join(README_PYTHON[: number + 1])
+    run_python(code, TMPDIR="/tmp", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+
+
+def test_commands_of_the_readme_that_ask_the_launcher_run():
+    """The others install, train or test."""
+    options = set(re.findall(r"python -m rmsprop_graves (--[a-z]+)", README))
+    assert "--info" in options
+    for option in options:
+        subprocess.run([sys.executable, "-m", "rmsprop_graves", option], capture_output=True, check=True)
+
+
+def test_signatures_in_the_reference_are_those_of_the_methods():
+    """As far as they are written there: those that Chainer's classes have."""
+    pages = "".join(page for name, page in PAGES.items() if name.startswith("reference/"))
+    written = re.findall(r"\{py:method\} (\w+)\.(\w+)\((.*)\)$", pages, re.M)
+    assert len(written) > 10
+    for cls, method, arguments in written:
+        signature = inspect.signature(getattr(getattr(rmsprop_graves, cls), method))
+        own = signature.replace(parameters=list(signature.parameters.values())[1:])
+        assert str(own) == f"({arguments})", f"{cls}.{method}"
+
+
+def test_what_is_missing_in_the_reference_fails_the_build(tmp_path, monkeypatch):
+    """And what is there and does not exist."""
+    pytest.importorskip("sphinx", reason="the site is built with Sphinx: extra docs")
+    monkeypatch.syspath_prepend(str(DOCS))
+    completeness = importlib.import_module("completeness")
+    (tmp_path / "conf.py").write_text("extensions = ['completeness']\n", encoding="utf-8")
+    page = "Title\n=====\n\n.. py:class:: rmsprop_graves.RMSpropGraves\n\n   .. py:method:: ascend()\n"
+    (tmp_path / "index.rst").write_text(page, encoding="utf-8")
+    command = [sys.executable, "-m", "sphinx", "-q", "--fail-on-warning", "-b", "dummy", str(tmp_path), "out"]
+    environment = {**os.environ, "PYTHONPATH": str(DOCS)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
+    assert done.returncode != 0
+    missing = completeness.python_names() - {"rmsprop_graves.RMSpropGraves"}
+    missing |= {f"the option {name} of {completeness.LAUNCHER}" for name in ("--help", "-h", "--info", "-m")}
+    missing |= {f"the environment variable {name}" for name in ("RMSPROP_GRAVES_CPU_KERNEL", "OMP_NUM_THREADS")}
+    for name in missing:
+        assert f"{name} is public and has no entry in the reference" in done.stderr
+    assert "rmsprop_graves.RMSpropGraves.ascend has an entry in the reference and does not exist" in done.stderr

@@ -1,0 +1,147 @@
+"""The scripts that make the documentation's pictures: what they compute, and that they draw it, in small."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+
+from rmsprop_graves import kernels
+
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+
+pytest.importorskip("matplotlib", minversion="3.7", reason="legends outside of the axes need matplotlib 3.7")
+pytest.importorskip("sklearn", minversion="1.1", reason="two scripts train on scikit-learn's data, one unscaled")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script by name, as if it were run in its folder; what it sets is undone."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(FIGURES), str(FIGURES.parent / "examples")])
+    modules = set(sys.modules)
+    import matplotlib
+
+    with matplotlib.rc_context():
+        yield importlib.import_module
+    for name in set(sys.modules) - modules:
+        if str(FIGURES.parent) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def save(script, tmp_path, monkeypatch):
+    """Saves a figure in a folder of the test's."""
+    style = script("style")
+    monkeypatch.setattr(style, "IMAGES", tmp_path)
+    return lambda figure: style.save(figure, "picture.png")
+
+
+def test_a_picture_is_as_wide_as_it_says_and_the_same_file_each_time(script, save, tmp_path, capsys):
+    """900 pixels, for 450 of a screen with two to a point."""
+    style = script("style")
+    files = []
+    for _ in range(2):
+        figure, (panel,) = style.panels(1, 2)
+        panel.plot([0, 1], [1, 0])
+        save(figure)
+        files.append((tmp_path / "picture.png").read_bytes())
+    assert files[0] == files[1]
+    assert files[0][16:24] == (900).to_bytes(4, "big") + (400).to_bytes(4, "big")  # where PNG has width and height
+    assert capsys.readouterr().out.splitlines()[0] == f"docs/images/picture.png: {len(files[0]):,} bytes"
+
+
+def test_a_steady_gradient_turns_chainers_class_to_nan(script, save):
+    """At the step that the page names, and the other class goes on."""
+    below_zero = script("below_zero")
+    classes = below_zero.CLASSES
+    gradient = numpy.array([8.540375], "f")
+    ours, chainers = (below_zero.steady(classes[name], gradient, 266) for name in classes)
+    assert below_zero.first_nan(chainers[1]) == (264, 1.0)
+    assert below_zero.first_nan(ours[1]) == (None, 0.0)
+    numpy.testing.assert_array_equal(ours[0], chainers[0])
+    assert numpy.flatnonzero(chainers[0] < 0)[0] + 1 == 253
+    exact, _ = below_zero.steady(classes["RMSpropGraves"], gradient.astype("d"), 266)
+    numpy.testing.assert_allclose(exact, below_zero.exact_variance(gradient, 266).astype("d"), rtol=1e-8)
+
+
+def test_a_training_turns_to_nan_with_chainers_class_alone(script, save):
+    """After 265 steps, up to which both have the same errors."""
+    below_zero = script("below_zero")
+    ours, chainers = (below_zero.train(make, 270) for make in below_zero.CLASSES.values())
+    assert len(ours) == 270
+    assert chainers == ours[:265]
+    save(below_zero.draw_training(20))
+
+
+def test_paths_go_downhill_from_where_they_begin(script, save, monkeypatch):
+    """By each of the optimizers."""
+    surfaces = script("surfaces")
+    monkeypatch.setattr(surfaces, "RATES", [1e-3, 1e-2])
+    for surface in surfaces.SURFACES.values():
+        monkeypatch.setattr(surface, "steps", 30)
+        assert surface.value(*surface.end) == 0
+        for make in surfaces.CLASSES.values():
+            rate, points, values = surfaces.best_path(make, surface)
+            assert rate in surfaces.RATES
+            assert points.shape == (surface.steps + 1, 2)
+            assert tuple(points[0]) == surface.start
+            assert values[-1] < values[0]
+    save(surfaces.draw(surfaces.SURFACES["quadratic"]))
+
+
+@pytest.mark.parametrize(
+    ("train", "options"), [("train_on_digits", {}), ("train_on_text", {"text": "To be or not. " * 30})]
+)
+def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeypatch, train, options):
+    """An epoch of each example, and the picture of it."""
+    training = script("training")
+    if train == "train_on_digits":
+        load = training.train_digits.load_images
+        monkeypatch.setattr(training.train_digits, "load_images", lambda seed: [part[:64] for part in load(seed)])
+    monkeypatch.setattr(training.train_text, "STREAMS", 4)
+    monkeypatch.setattr(training.train_text, "STEPS", 8)
+    run = {name: getattr(training, train)(name, 1e-2, epochs=1, **options) for name in training.CLASSES}
+    ours, chainers = run["RMSpropGraves"], run["Chainer's RMSpropGraves"]
+    assert ours[1] == chainers[1] != run["Adam"][1]
+    entries = [{**entry, "elapsed_time": 0} for entry in ours[0]]
+    assert entries == [{**entry, "elapsed_time": 0} for entry in chainers[0]]
+    quantities = training.DIGITS if train == "train_on_digits" else training.TEXT
+    save(training.draw({(name, 1e-2): log for name, log in run.items()}, dict.fromkeys(run, 1e-2), quantities))
+
+
+def test_the_diagram_is_of_what_the_plan_holds(script, save):
+    """All parameters but the one with a hook, end to end, and spans that cover them."""
+    pytest.importorskip("numba", reason="there is no table without Numba")
+    whole_model = script("whole_model")
+    before = kernels.on_cpu()
+    try:
+        rows, spans = whole_model.observe()
+    finally:
+        kernels.use_on_cpu(before.__name__.rpartition(".")[2])
+    hooked, *others = rows
+    assert hooked == ("/embed/W", (96, 32), None)
+    assert [end - begin for _, _, (begin, end) in others] == [numpy.prod(shape) for _, shape, _ in others]
+    for ranges in ([bounds for *_, bounds in others], spans):
+        assert [begin for begin, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
+    assert spans[-1][1] == others[-1][2][1]
+    save(whole_model.draw(rows, spans))
+
+
+def test_the_share_of_the_floor_is_that_of_the_benchmark(script, save):
+    """The last column of the README's first table, which another machine with other caches has written."""
+    benchmark = script("benchmark")
+    readme = (FIGURES.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| \d.*\| (\S+) % \([^|]*\) \|$", readme.partition("float64:")[0], re.MULTILINE)
+    results = benchmark.read()
+    assert [name for name, _ in rows] == [case["model"] for case in results["cases"]]
+    shares = benchmark.shares_of_the_floor(results, "ours, Numba")
+    numpy.testing.assert_allclose(shares, [float(share) for _, share in rows], rtol=0.04)
+    save(benchmark.draw_time(results))
+    save(benchmark.draw_floor(results))

@@ -1,0 +1,100 @@
+"""The documentation as it is built, opened in a headless Chromium."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import site_checks
+
+for module in ("sphinx", "furo", "myst_parser", "sphinx-mathjax-offline", "numba", "playwright"):
+    pytest.importorskip(module, reason=f"the site is built and opened with {module}: extras docs, numba and browser")
+if site_checks.find_chromium() is None:
+    pytest.skip("no chromium, chromium-browser or google-chrome on the path", allow_module_level=True)
+
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder that the site is built into."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "--fail-on-warning", "-d", "doctrees", str(DOCS), "html"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium."""
+    with sync_playwright() as playwright:
+        arguments = {"executable_path": site_checks.find_chromium(), "args": site_checks.ARGUMENTS}
+        with playwright.chromium.launch(**arguments) as chromium:
+            yield chromium
+
+
+def test_every_page_loads_and_reads_well_and_every_link_leads_somewhere(browser, site):
+    """Without an error and without asking another machine, formulas drawn, in light and dark, and on a phone."""
+    assert site_checks.faults_of_site(browser, site) == []
+
+
+def test_search_finds_the_momentum(browser, site):
+    """And not a word that is nowhere."""
+    titles, faults = site_checks.search(browser, site, "momentum")
+    assert any("RMSpropGraves" in title for title in titles)
+    assert faults == []
+    assert site_checks.search(browser, site, "quixotically") == ([], [])
+
+
+DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+SOUND = f"""
+    <a href="#here">here</a> <a href="other.html#there">there</a> <a href="https://example.org/">elsewhere</a>
+    <p id="here">plain</p> <code>\\(</code> <img src="{DOT}" alt="a dot">
+    <div style="overflow-x: auto"><p style="width: 900px">wide</p></div>
+"""
+BROKEN = {
+    '<script>console.error("an error")</script>': "console: an error",
+    "<script>undefined.error</script>": "script: Cannot read properties",
+    '<script src="nothing.js"></script>': "status 404: http://127.0.0.1",
+    '<link rel="stylesheet" href="https://example.org/style.css">': "asks another machine: https://example.org/style.css",
+    '<script>fetch("https://example.org/data").catch(() => {})</script>': "asks another machine: https://example.org/d",
+    '<span class="math">x + 1</span>': "formula is not rendered: x + 1",
+    '<span class="math"><mjx-container><g fill="red"></g></mjx-container></span>': "formula is not rendered",
+    "<p>the root \\(\\sqrt{x}\\)</p>": "formula is left as text: the root",
+    '<img alt="a dot" src="data:image/png;base64,">': "picture does not load",
+    f'<img src="{DOT}">': "picture has no text",
+    '<a href="nowhere.html">a page</a>': "link leads nowhere: nowhere.html",
+    '<a href="#nowhere">a place</a>': "link leads nowhere: index.html#nowhere",
+    '<a href="other.html#nowhere">a place</a>': "link leads nowhere: other.html#nowhere",
+    '</article><p style="width: 500px">wide</p><article>': "page is 5",
+    '<div style="overflow: hidden"><p style="width: 500px">cut off</p></div>': "<p> sticks out: cut off",
+    '<p style="color: #999">pale</p>': "contrast of <p",
+    "<style>@media (prefers-color-scheme: dark) { p { color: #eee } }</style>": 'contrast of <p class=""> is 1.16',
+}
+
+
+def write_site(folder, body):
+    """A site of two pages."""
+    page = f'<!doctype html><link rel="icon" href="data:,"><article>{body}</article>'
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / "other.html").write_text('<article><p id="there">there</p></article>', encoding="utf-8")
+
+
+def test_a_sound_site_passes(browser, tmp_path):
+    """So that the next test's sites fail for what is added to it."""
+    write_site(tmp_path, SOUND)
+    assert site_checks.faults_of_site(browser, tmp_path) == []
+
+
+@pytest.mark.parametrize(("fault", "expected"), BROKEN.items())
+def test_each_fault_of_a_site_is_found(browser, tmp_path, fault, expected):
+    """The checks can fail."""
+    write_site(tmp_path, SOUND + fault)
+    faults = site_checks.faults_of_site(browser, tmp_path)
+    assert faults
+    assert all(found.startswith(f"index.html: {expected}") for found in faults)
