@@ -62,6 +62,13 @@ def test_a_numba_that_cannot_be_used_is_warned_of_once(import_error, error):
 
 
 @pytest.mark.usefixtures("_unchosen")
+def test_an_empty_variable_chooses_as_none_does(monkeypatch):
+    """As a shell leaves it that was told to set it to nothing."""
+    monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", "")
+    assert kernels.on_cpu().__name__.startswith("rmsprop_graves.kernels.num")
+
+
+@pytest.mark.usefixtures("_unchosen")
 @pytest.mark.parametrize("how", ["function", "variable"])
 def test_a_kernel_that_does_not_exist_is_refused_by_name(monkeypatch, how):
     """The message names the variable, the value and what there is."""
