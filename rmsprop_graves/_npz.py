@@ -13,9 +13,9 @@ from chainer.serializers import NpzDeserializer
 def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
     """Loads an object from a file, as ``chainer.serializers.load_npz`` does, but runs no code that the file holds.
 
-    Chainer's unpickles what is pickled in the file, and a pickled object can run any code. Here such an entry is refused
-    before anything is read. No checkpoint of an optimizer holds one; a model's does where a parameter has not been
-    initialized.
+    Chainer's unpickles what is pickled in the file, and a pickled object can run any code. Here such an entry is
+    refused before anything is read. No checkpoint of an optimizer holds one; a model's does where a parameter has not
+    been initialized.
 
     Args:
         file: Path of the file, or the file opened in binary mode.
