@@ -58,7 +58,7 @@ train-clients: $(VENV)/examples,numba,test
 	$(BIN)/pytest $(PYTEST) tests/test_shared_memory.py
 
 # The site is in docs/_build/html. The second run takes what the first has read.
-docs: $(VENV)/docs,examples,numba,oracle
+docs: $(VENV)/docs,examples,mpi,numba,oracle
 	$(BIN)/sphinx-build $(SPHINX) --fresh-env -b html docs docs/_build/html
 	$(BIN)/sphinx-build $(SPHINX) -b doctest docs docs/_build/doctest
 

@@ -50,7 +50,7 @@ class RMSpropGraves(GradientMethod):
         1
 
     References:
-        A. Graves, Generating Sequences With Recurrent Neural Networks, arXiv 1308.0850, 2013, section 4.2.
+        Alex Graves, Generating Sequences With Recurrent Neural Networks, arXiv 1308.0850, 2013, section 4.2.
     """
 
     def __init__(

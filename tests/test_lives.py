@@ -168,6 +168,11 @@ def load(kind, saved, thing):
             chainer.serializers.load_hdf5(path, thing)
 
 
+def can_load(kind, arrays):
+    """Whether a model of these can be loaded: an old h5py divides by the number of elements that it reads into one."""
+    return kind != "hdf5" or all(array is None or array.size for array in arrays)
+
+
 FORMATS = ["dictionary", "npz"] + ["hdf5"] * (h5py is not None)
 
 DAMAGES = {
@@ -550,7 +555,7 @@ class Lives(RuleBasedStateMachine):
         kind, optimizer, target, saved, arrays = self.checkpoints[number % len(self.checkpoints)]
         if not self.is_ours and not self.is_sound_for_chainer(saved):
             return
-        if with_model and self.has_arrays_like(arrays):
+        if with_model and self.has_arrays_like(arrays) and can_load(kind, arrays.values()):
             load(kind, target, self.optimizer.target)
             for path, array in arrays.items():
                 if array is not None:
@@ -569,6 +574,8 @@ class Lives(RuleBasedStateMachine):
         """In a new optimizer and model, set up as the old ones were: as if training had not been interrupted."""
         params = self.model.params
         if not all(param.has_rule and is_as_after_an_update(param) for param in params.values()):
+            return
+        if not can_load(kind, [param.array for param in params.values()]):
             return
         optimizer, target = save(kind, self.optimizer), save(kind, self.optimizer.target)
         resumed = self.cls(**self.model.hyperparameters).setup(copy.deepcopy(self.optimizer.target))

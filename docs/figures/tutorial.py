@@ -30,7 +30,7 @@ def main():
         for prompt in prompts:
             exec(compile(prompt.source, "tutorial.md", "single"), names)
         os.chdir(before)
-        for path in Path(folder).glob("*.png"):
+        for path in Path(folder, "result", "text").glob("*.png"):
             style.IMAGES.mkdir(exist_ok=True)
             print(shutil.copy(path, style.IMAGES / f"tutorial-{path.name}"))
 
