@@ -703,10 +703,10 @@ def steps_of(cls, lives):
 @pytest.mark.usefixtures("small_spans")
 def test_any_life_is_that_of_the_plain_model():
     """Bits, counts, and errors that leave nothing changed."""
-    assert steps_of(RMSpropGraves, 300) >= 10_000
+    assert steps_of(RMSpropGraves, 400) >= 10_000
 
 
 @pytest.mark.usefixtures("small_spans")
 def test_the_plain_model_is_of_what_chainers_class_does():
     """But for a variance below zero, which it takes the root of, and for what it is known to fail at."""
-    assert steps_of(ChainerRMSpropGraves, 200) >= 5_000
+    assert steps_of(ChainerRMSpropGraves, 200) >= 4_000
