@@ -270,6 +270,24 @@ def test_an_infinite_n_is_loaded(checkpoint):
     assert_same_bits(arrays_of(optimizer), arrays_of(saved))
 
 
+def test_an_n_that_is_infinite_throughout_is_loaded(checkpoint):
+    """Its least was taken for minus infinity."""
+    saved = train(fresh("f2"), 1, 2)
+    saved.target.p1.update_rule.state["n"][...] = numpy.inf
+    optimizer = fresh("f2")
+    checkpoint(entries_of(saved))(optimizer)
+    assert numpy.isinf(optimizer.target.p1.update_rule.state["n"]).all()
+
+
+def test_a_half_that_is_rolled_back_to_before_its_first_update_gets_float32_states():
+    """Zeros in the dtype of its old state were kept, where a new process has those of the master."""
+    optimizer = train(fresh("f2"), 1)
+    chainer.serializers.NpzDeserializer(entries_of(fresh("f2"))).load(optimizer)
+    optimizer.use_fp32_update()
+    train(optimizer, 2)
+    assert {state.dtype.name for state in optimizer.target.p1.update_rule.state.values()} == {"float32"}
+
+
 def test_a_wider_n_may_become_infinite_in_a_half_and_the_others_may_not(checkpoint):
     """As it would in training; an infinite g or delta would be one of the file's making."""
     entries = entries_of(train(fresh("f4"), 1, 2))
