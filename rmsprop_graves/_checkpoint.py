@@ -9,7 +9,7 @@ import chainer
 import numpy
 from chainer import backend
 
-_STATES = ("n", "g", "delta")
+STATES = ("n", "g", "delta")
 # More keys than Chainer's class writes; it ignores them, and they may be absent.
 MASTER = "fp32_param"
 LOSS_SCALE, NAN_EVER = "loss_scale", "loss_scaling_isnan_ever"
@@ -76,7 +76,7 @@ def read_rule(rule: Any, deserializer: Any, path: str = "", param: Any = None) -
         return lambda: None
     if missing and not (len(missing) == len(found) and (t == 0 or not is_stepped)):
         raise KeyError(f"{path}/{missing[0]}: it is not in the checkpoint")
-    shapes = {name: value.shape for name, value in found.items() if name in _STATES and hasattr(value, "shape")}
+    shapes = {name: value.shape for name, value in found.items() if name in STATES and hasattr(value, "shape")}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"{path}: found {_in_words(shapes)}, expected one shape")
 
@@ -109,7 +109,7 @@ def _is_settled(state: dict[str, Any], param: Any) -> bool:
     """Whether the entries are in the dtype that they are to be held in; for a half the next update knows which."""
     if param is None or param.array is None or param.dtype == numpy.float16:
         return not state
-    return all(state[name].dtype == param.dtype for name in _STATES if name in state)
+    return all(state[name].dtype == param.dtype for name in STATES if name in state)
 
 
 def _read_count(deserializer: Any, key: str, path: str) -> Any:
@@ -147,7 +147,7 @@ def _read_state(rule: Any, deserializer: Any, name: str, path: str, param: Any) 
     if value is None or value is _KEEP:
         return value
     array = numpy.asarray(value)
-    if name in _STATES:
+    if name in STATES:
         shape, dtype = _expected(param, old)
         array = _sound_state(_real_floating(array, shape, path), name, dtype, rule._use_fp32_update, path)
     elif old is not None:
@@ -263,7 +263,7 @@ def _written(state: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 def _zeros_like(state: dict[str, Any], param: Any) -> dict[str, Any] | None:
     """Zeros where there are arrays; none, for the next update to make, if they are not of the parameter's shape."""
     arrays = {name: value for name, value in state.items() if isinstance(value, chainer.get_array_types())}
-    if param is not None and any(arrays[name].shape != param.shape for name in _STATES if name in arrays):
+    if param is not None and any(arrays[name].shape != param.shape for name in STATES if name in arrays):
         return None
     return _written(state, {name: backend.get_array_module(value).zeros_like(value) for name, value in arrays.items()})
 

@@ -101,7 +101,7 @@ class RMSpropGravesRule(UpdateRule):
 
     def _cast_states(self, dtype: Any) -> None:
         with numpy.errstate(over="ignore", under="ignore"):
-            for name in ("n", "g", "delta"):
+            for name in _checkpoint.STATES:
                 if name in (self.state or {}):
                     self.state[name] = self.state[name].astype(dtype, copy=False)
 
@@ -126,7 +126,7 @@ class RMSpropGravesRule(UpdateRule):
     def init_state(self, param: Any) -> None:
         """Sets ``n``, ``g`` and ``delta`` to zeros on the parameter's device."""
         with chainer.using_device(param.device):
-            for name in ("n", "g", "delta"):
+            for name in _checkpoint.STATES:
                 self.state[name] = param.device.xp.zeros_like(param.array)
 
     def update_core_cpu(self, param: Any) -> None:
@@ -178,7 +178,7 @@ def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | Non
         TypeError: The gradient is no array of real numbers, or one of the state is none of real floating ones.
     """
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
-    for entry in ("n", "g", "delta"):
+    for entry in _checkpoint.STATES:
         if state and entry in state:
             _refuse_misfit(name, f"a state {entry}", state[entry], param, "f", "real floating numbers")
 

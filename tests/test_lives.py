@@ -518,7 +518,7 @@ class Lives(RuleBasedStateMachine):
     def go_on_with_copy(self, how):
         """Chainer's parameters forget the scale of their gradient in it."""
         copied = pickle.loads(pickle.dumps(self.optimizer)) if how == "pickle" else copy.deepcopy(self.optimizer)
-        self.left, self.optimizer = self.optimizer, copied
+        self.optimizer = copied
         for model in self.model.params.values():
             model.loss_scale = None
 
