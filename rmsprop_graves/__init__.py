@@ -7,21 +7,34 @@ Chainer itself only when one of the names below is first used.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-from rmsprop_graves import _chainer
+from rmsprop_graves._chainer7 import loader, processes
 
 if TYPE_CHECKING:
     from rmsprop_graves._npz import load_npz
     from rmsprop_graves._optimizer import RMSpropGraves
+    from rmsprop_graves._take_over import install_in_chainer
     from rmsprop_graves._update_rule import RMSpropGravesRule
 
 __version__ = "1.0.0"
-__all__ = ["RMSpropGraves", "RMSpropGravesRule", "load_npz"]
+__all__ = ["RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"]
 
-_MODULES = {"RMSpropGraves": "_optimizer", "RMSpropGravesRule": "_update_rule", "load_npz": "_npz"}
+_MODULES = {
+    "RMSpropGraves": "_optimizer",
+    "RMSpropGravesRule": "_update_rule",
+    "install_in_chainer": "_take_over",
+    "load_npz": "_npz",
+}
 
-_chainer.make_importable()
+processes.prepare_children()
+try:
+    loader.make_importable()
+except ImportError:
+    # `python -m rmsprop_graves --info` says what is missing; while the package is imported for it, this is its name.
+    if sys.argv[:1] != ["-m"]:
+        raise
 
 
 def __getattr__(name: str) -> Any:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import platform
+import importlib
 import sys
 import warnings
-from importlib import metadata
+from typing import Any
 
 import rmsprop_graves
-from rmsprop_graves import _launch, kernels
+from rmsprop_graves import _take_over, kernels
+from rmsprop_graves._chainer7 import launch
+from rmsprop_graves._chainer7.loader import make_importable
 
+_USAGE = """\
+%(prog)s SCRIPT [ARGS ...]
+       %(prog)s -m MODULE [ARGS ...]
+       %(prog)s -c CODE [ARGS ...]
+       %(prog)s - [ARGS ...] < SCRIPT
+       %(prog)s --info"""
 _DESCRIPTION = """\
 Runs a Chainer program as python would, unmodified: Chainer is importable on today's Python and
 NumPy, and chainer.optimizers.RMSpropGraves is this project's."""
@@ -20,45 +28,66 @@ def main() -> None:
     """Runs what the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m rmsprop_graves",
-        usage="%(prog)s SCRIPT [ARGS ...]\n       %(prog)s -m MODULE [ARGS ...]\n       %(prog)s --info",
+        usage=_USAGE,
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-m", dest="is_module", action="store_true", help="run a module, as python -m does")
+    parser.add_argument("-m", action="store_true", help="run a module, as python -m does")
+    parser.add_argument("-c", action="store_true", help="run code, as python -c does")
     parser.add_argument("--info", action="store_true", help="print versions, devices and which kernel serves which")
     parser.add_argument("--version", action="version", version=f"%(prog)s {rmsprop_graves.__version__}")
-    parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    options = parser.parse_args()
 
-    if options.info:
-        print(_info())
-    elif not options.program:
-        parser.error("a MODULE is required after -m" if options.is_module else "a SCRIPT is required")
-    elif options.is_module:
-        _launch.run_module(options.program[0], options.program[1:])
+    arguments = sys.argv[1:]
+    # Without arguments a program comes from standard input.
+    first = arguments[0] if arguments else "-"
+    if first in ("-m", "-c") and len(arguments) == 1:
+        parser.error(f"argument expected after {first}")
+    elif first in ("-", "--") or first[:2] in ("-m", "-c") or first[:1] != "-":
+        _run(arguments)
     else:
-        _launch.run_script(options.program[0], options.program[1:])
+        parser.parse_args(arguments)
+        print(_info())
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        make_importable()
+    except ImportError as error:
+        sys.exit(str(error))
+    _take_over.launch()
+    with launch.own_process() if _is_own_process() else launch.borrowed_process():
+        launch.run(arguments)
+
+
+def _is_own_process() -> bool:
+    """Whether `python -m rmsprop_graves` started this process, and not a call of runpy's in one that runs already."""
+    names = []
+    frame: Any = sys._getframe()
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return names == ["_is_own_process", "_run", "main", "<module>", "_run_code", "_run_module_as_main"]
 
 
 def _info() -> str:
-    with warnings.catch_warnings():
-        # Chainer warns of what CuPy lacks; what is there is printed below.
-        warnings.simplefilter("ignore")
-        import chainer
-        import numpy
-        from chainer.backends import cuda
+    # Here, because a program's folder may have a module of this name.
+    import platform
 
+    import numpy
+
+    chainer, cupy = _chainer_and_cupy()
+    is_usable = not isinstance(cupy, Exception)
     lines = {
         "rmsprop_graves": rmsprop_graves.__version__,
         "Python": f"{platform.python_version()}, {sys.executable}",
         "NumPy": numpy.__version__,
-        "Chainer": chainer.__version__,
-        "CuPy": cuda.cupy.__version__ if cuda.available else _why_no_cupy(cuda._resolution_error),
+        "Chainer": chainer,
+        "CuPy": cupy.__version__ if is_usable else _why_no_cupy(cupy),
         "Numba": _version_of("numba"),
         "@numpy": f"{platform.machine()}, stepped by {_on_cpu()}",
     }
-    if cuda.available:
-        runtime = cuda.cupy.cuda.runtime
+    if is_usable:
+        runtime = cupy.cuda.runtime
         try:
             for device in range(runtime.getDeviceCount()):
                 name = runtime.getDeviceProperties(device)["name"].decode()
@@ -66,6 +95,24 @@ def _info() -> str:
         except runtime.CUDARuntimeError as error:
             lines["@cupy"] = f"no device: {_first_line(error)}"
     return "\n".join(f"{name:<16}{value}" for name, value in lines.items())
+
+
+def _chainer_and_cupy() -> tuple[str, Any]:
+    """Chainer's version, or what keeps it from being imported; and CuPy, or the exception that its import raised."""
+    with warnings.catch_warnings():
+        # Chainer warns of what CuPy lacks; `_info` prints what there is.
+        warnings.simplefilter("ignore")
+        try:
+            import chainer
+            from chainer.backends import cuda
+
+            return chainer.__version__, cuda.cupy if cuda.available else cuda._resolution_error
+        except Exception as error:
+            why = f"{_version_of('chainer')}, cannot be imported: {type(error).__name__}: {_first_line(error)}"
+        try:
+            return why, importlib.import_module("cupy")
+        except Exception as error:
+            return why, error
 
 
 def _on_cpu() -> str:
@@ -96,6 +143,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _version_of(distribution: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Code run in an interpreter of its own."""
+"""Code and programs run in an interpreter of their own."""
 
 from __future__ import annotations
 
@@ -22,3 +22,25 @@ def run_python(code, *options, expect=0, **environment):
     )
     assert done.returncode == expect, done.stderr
     return done.stdout, done.stderr
+
+
+def write(folder, name, code):
+    """The path of a file with the code, in a folder that is made for it."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(code))
+    return path
+
+
+def run(*arguments, cwd, options=(), python=sys.executable, **environment):
+    """What python does with the arguments, within a minute: a program that hangs is an error."""
+    return subprocess.run(
+        [str(python), *options, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -36,10 +36,8 @@ try:
 except ImportError:  # the other formats are tested without it
     h5py = None
 
+# Not of no dimensions, for Chainer computes float32 arrays of none in float64.
 SHAPES = [(3,), (2, 3), (17,), (1,), (0,), (5, 7)]
-# Chainer computes a float32 array of no dimensions in float64 where NumPy 1 does.
-if numpy.lib.NumpyVersion(numpy.__version__) >= "2.0.0":
-    SHAPES.append(())
 
 
 # Hooks: for Chainer, and for the model as a function of array, gradient and loss scale to the new array and gradient

@@ -14,8 +14,6 @@ from models import Arrays, arrays_of, assert_same_bits
 
 from rmsprop_graves import RMSpropGraves
 
-IS_NUMPY_1 = numpy.__version__.startswith("1.")
-
 
 def train(optimizer_class, start, gradients, **hyperparameters):
     """The optimizer of one parameter after a step with each gradient."""
@@ -135,12 +133,11 @@ HOOKS = {
     "Lasso": lambda: chainer.optimizer_hooks.Lasso(1e-2),
     "GradientHardClipping": lambda: chainer.optimizer_hooks.GradientHardClipping(-1.0, 1.0),
 }
-MIN_DIMENSIONS = 1 if IS_NUMPY_1 else 0
 
 
 @settings(max_examples=150)
 @given(
-    shape=hypothesis_numpy.array_shapes(min_dims=MIN_DIMENSIONS, max_dims=3, min_side=0, max_side=6),
+    shape=hypothesis_numpy.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6),
     dtype=st.sampled_from(["f4", "f8"]),
     hyperparameters=HYPERPARAMETERS,
     scale=st.sampled_from([1e-20, 1e-3, 1.0, 30.0, 1e6]),
@@ -153,7 +150,7 @@ def test_every_bit_is_chainers_while_the_variance_is_not_negative(
 ):
     """Parameter and states, over shapes, hyperparameters, hooks, epochs and cleared gradients.
 
-    Chainer on NumPy 1 computes float32 arrays of no dimensions in float64, so they are left out there.
+    Chainer computes float32 arrays of no dimensions in float64, so they are left out.
     """
     rng = numpy.random.RandomState(seed)
     start = numpy.asarray(rng.standard_normal(shape), dtype)

@@ -14,7 +14,7 @@ def test_the_public_names_are_those_documented():
     """And each is found by name, by dir() and by a star import; another is an AttributeError that names it."""
     namespace = {}
     exec("from rmsprop_graves import *", namespace)
-    names = {"RMSpropGraves", "RMSpropGravesRule", "load_npz"}
+    names = {"RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"}
     assert names == set(rmsprop_graves.__all__) == namespace.keys() - {"__builtins__"}
     assert set(rmsprop_graves.__all__) <= set(dir(rmsprop_graves))
     with pytest.raises(AttributeError, match="module 'rmsprop_graves' has no attribute 'nothing'"):

@@ -1,141 +1,20 @@
-"""Chainer made importable: what is repaired works, and nothing else is touched."""
+"""Chainer is imported repaired, and nothing else sees a difference."""
 
 from __future__ import annotations
 
-import ast
-import importlib
+import compileall
+import importlib.util
 import inspect
+import re
+import shutil
 import sys
 import traceback
 
-import chainer
 import numpy
 import pytest
 from interpreter import run_python
 
-from rmsprop_graves import _chainer, _pkg_resources
-
-# What is repaired works
-
-
-@pytest.mark.parametrize(("mode", "align_corners"), [("bilinear", True), ("bilinear", False), ("nearest", False)])
-def test_resize_images_works(mode, align_corners):
-    """Its indices were computed in numpy.float, which is gone; enlarging by one is the identity."""
-    x = numpy.random.RandomState(0).standard_normal((1, 2, 3, 4)).astype("f4")
-    same = chainer.functions.resize_images(x, (3, 4), mode=mode, align_corners=align_corners)
-    numpy.testing.assert_allclose(same.array, x, rtol=1e-6)
-    larger = chainer.functions.resize_images(x, (6, 8), mode=mode, align_corners=align_corners)
-    assert larger.shape == (1, 2, 6, 8)
-    assert larger.array.min() >= x.min()
-    assert larger.array.max() <= x.max()
-
-
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_as_strided_and_its_backward_work(dtype):
-    """A sliding window of two: inner elements are seen twice, so their gradient is two."""
-    x = chainer.Variable(numpy.arange(5, dtype=dtype))
-    y = chainer.functions.as_strided(x, (4, 2), (1, 1), 0)
-    numpy.testing.assert_array_equal(y.array, [[0, 1], [1, 2], [2, 3], [3, 4]])
-    y.grad = numpy.ones_like(y.array)
-    y.backward()
-    numpy.testing.assert_array_equal(x.grad, numpy.array([1, 2, 2, 2, 1], dtype))
-
-
-def test_categorical_log_prob_works():
-    """The logarithm of each row's own probability."""
-    p = numpy.array([[0.25, 0.75], [0.5, 0.5]], "f4")
-    log_p = chainer.distributions.Categorical(p).log_prob(numpy.array([1, 0], "i4"))
-    numpy.testing.assert_allclose(log_p.array, numpy.log([0.75, 0.5]), rtol=1e-6)
-
-
-def test_the_iterator_of_chainermn_hands_out_the_data():
-    """Master and slave, joined by a communicator that is a queue: the size arrives as an array of one element."""
-    iterators = importlib.import_module("chainermn.iterators.multi_node_iterator")
-
-    class Communicator:
-        size = 1
-
-        def __init__(self):
-            self.sent = []
-
-        def bcast(self, value, root):
-            if value is not None:
-                self.sent.append(value)
-                return value
-            return self.sent.pop(0)
-
-        bcast_obj = bcast
-
-    communicator = Communicator()
-    dataset = [numpy.full(2, i, "f4") for i in range(4)]
-    iterator = chainer.iterators.SerialIterator(dataset, 2, repeat=False, shuffle=False)
-    master = iterators._MultiNodeIteratorMaster(iterator, communicator, 0)
-    slave = iterators._MultiNodeIteratorSlave(communicator, 0)
-    assert (slave.dataset_size, type(slave.dataset_size)) == (4, int)
-    for _ in range(2):
-        numpy.testing.assert_array_equal(master.__next__(), slave.__next__())
-
-
-def test_chainers_version_check_answers_as_pkg_resources_did():
-    """Installed in the version, in another, not at all; under a name that is spelled another way."""
-    version = numpy.__version__
-    assert [found.version for found in _pkg_resources.require(f"numpy=={version}", "chainer")] == [
-        version,
-        chainer.__version__,
-    ]
-    assert _pkg_resources.get_distribution("NumPy").version == version
-    with pytest.raises(_pkg_resources.VersionConflict, match=r"numpy<1\.0 is required"):
-        _pkg_resources.WorkingSet().require("numpy<1.0")
-    with pytest.raises(_pkg_resources.DistributionNotFound, match="no-such-thing is not installed"):
-        _pkg_resources.require("no-such-thing")
-
-
-def test_chainer_still_warns_of_a_cupy_that_it_does_not_know(monkeypatch):
-    """Its environment check runs whole, with the stand-in under it."""
-    check = importlib.import_module("chainer._environment_check")
-    asked = []
-
-    def require(requirement):
-        asked.append(requirement)
-        if requirement.startswith("cupy>"):
-            raise _pkg_resources.VersionConflict(requirement)
-        raise _pkg_resources.DistributionNotFound(requirement)
-
-    monkeypatch.setattr(_pkg_resources, "require", require)
-    monkeypatch.setattr(_pkg_resources, "get_distribution", lambda name: _pkg_resources.metadata.distribution("numpy"))
-    with pytest.warns(UserWarning, match=r"CuPy \(cupy\) version .* may not be compatible"):
-        check.check()
-    assert any(requirement.startswith("ideep4py") for requirement in asked)
-
-
-def test_chainers_check_on_macos_finds_no_accelerate(monkeypatch):
-    """It asked numpy.distutils, which is gone, for a library that no NumPy from 1.22 on is built with."""
-    check = importlib.import_module("chainer._environment_check")
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert check._check_osx_numpy_backend() is None
-
-
-def test_chainers_testing_module_can_be_imported():
-    """It decorates tests by what is installed."""
-    testing = importlib.import_module("chainer.testing")
-    importlib.import_module("chainer.testing.doctest_helper")
-    assert "skip" not in repr(testing.with_requires("numpy>=1.0"))
-    decorated = testing.with_requires("numpy<1.0")(lambda: None)
-    assert decorated.__unittest_skip__
-
-
-# Nothing else is touched
-
-
-def test_every_repair_names_an_expression_that_is_there():
-    """A repair that matches nothing would be dead: each is found in the installed Chainer's source."""
-    for name, replacements in _chainer._REPAIRS.items():
-        spec = importlib.util.find_spec(name)
-        source = spec.loader.get_data(spec.origin)
-        for old, new in replacements.items():
-            before = ast.parse(source)
-            after = _chainer._Repair({old: new}).visit(ast.parse(source))
-            assert ast.dump(before) != ast.dump(after), (name, old)
+from rmsprop_graves._chainer7.repairs import REPAIRS, repairs_of
 
 
 def test_a_repaired_module_shows_its_own_source_and_lines():
@@ -150,14 +29,11 @@ def test_a_repaired_module_shows_its_own_source_and_lines():
     assert frame.filename == module.__file__
     assert frame.line == "raise TypeError('Only float is supported for back propagation')"
     lines = inspect.getsource(module).splitlines()
-    repaired = [
-        node
-        for node in ast.walk(
-            _chainer._Repair(_chainer._REPAIRS[module.__name__]).visit(ast.parse(inspect.getsource(module)))
-        )
-        if isinstance(node, ast.Attribute) and node.attr == "longdouble"
-    ]
-    assert [lines[node.lineno - 1].strip() for node in repaired] == ["if gy.dtype not in np.sctypes['float']:"]
+    repaired = inspect.getsource(module)
+    for repair in repairs_of(module.__name__):
+        repaired = repair.apply(repaired)
+    changed = [old.strip() for old, new in zip(lines, repaired.splitlines()) if "longdouble" in new]
+    assert changed == ["if gy.dtype not in np.sctypes['float']:"]
 
 
 def test_numpy_and_the_warning_filters_are_left_as_they_were():
@@ -210,11 +86,17 @@ def test_importing_this_package_alone_does_not_import_chainer():
     run_python("""
         import sys
         import __future__, ast, importlib.abc, importlib.machinery, importlib.util, typing
+        class Entry(typing.NamedTuple):
+            name: str
+
         before = set(sys.modules)
         import rmsprop_graves
         added = set(sys.modules) - before
         ours = {name for name in added if name.partition(".")[0] == "rmsprop_graves"}
-        assert ours == {"rmsprop_graves", "rmsprop_graves._chainer"}, ours
+        assert ours == {
+            "rmsprop_graves",
+            *(f"rmsprop_graves._chainer7{name}" for name in ("", ".loader", ".processes", ".repairs")),
+        }, ours
         # Beside what the finder is made of, imported above, it takes nothing from anywhere.
         assert added == ours, added - ours
     """)
@@ -315,3 +197,64 @@ def test_the_slowest_part_of_importing_chainer_is_left_out():
         slow = {"pkg_resources", "setuptools", "numpy.distutils"} & set(sys.modules)
         assert not slow, slow
     """)
+
+
+def test_repaired_bytecode_is_cached_beside_chainers_own(tmp_path):
+    """It is written once and read again, under a name that changes with the repairs; another source makes it stale."""
+    chainer = importlib.util.find_spec("chainer").submodule_search_locations[0]
+    shutil.copytree(chainer, tmp_path / "chainer", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+        import sys
+        sys.dont_write_bytecode = False
+        from rmsprop_graves._chainer7 import loader
+        compiled = []
+        original = loader._RepairingLoader.source_to_code
+        loader._RepairingLoader.source_to_code = lambda self, *a, **k: (
+            compiled.append(self.name), original(self, *a, **k))[1]
+        import chainer
+        summary = chainer.reporter.Summary()
+        print(len(compiled), "chainer.reporter" in compiled, chainer.__file__)
+    """
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONPYCACHEPREFIX": str(tmp_path / "cache")}
+    first, second = (run_python(code, **environment)[0].split() for _ in range(2))
+    assert int(first[0]) > 5
+    assert first[1:] == ["True", str(tmp_path / "chainer" / "__init__.py")]
+    assert second[:2] == ["0", "False"]
+    (cached,) = (tmp_path / "cache").rglob("reporter*repaired-*.pyc")
+    assert b"_numpy1" in cached.read_bytes()
+    reporter = tmp_path / "chainer" / "reporter.py"
+    reporter.write_text(reporter.read_text() + "\n# another version\n")
+    assert run_python(code, **environment)[0].split()[:2] == ["1", "True"]
+
+
+@pytest.mark.parametrize("kind", ["bytecode alone", "a zip file"])
+def test_a_chainer_without_sources_is_an_error_that_says_so(tmp_path, kind):
+    """What cannot be repaired is not imported unrepaired."""
+    chainer = importlib.util.find_spec("chainer").submodule_search_locations[0]
+    folder = tmp_path / "folder"
+    shutil.copytree(chainer, folder / "chainer", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder
+    if kind == "a zip file":
+        path = shutil.make_archive(str(tmp_path / "chainer"), "zip", folder)
+    else:
+        compileall.compile_dir(folder, quiet=2, legacy=True, workers=1)
+        for source in folder.rglob("*.py"):
+            source.unlink()
+    _, error = run_python("import rmsprop_graves, chainer", expect=1, PYTHONPATH=str(path))
+    assert re.search("ImportError: rmsprop_graves repairs chainer[.][a-z_.]+ in its source, and found only ", error)
+    assert "install Chainer as a folder of .py files" in error
+
+
+def test_a_repair_of_a_module_that_is_not_needed_is_left_out():
+    """The descriptor of Caffe's protobuf is rebuilt where protobuf has what it takes."""
+    repair = next(repair for repair in REPAIRS if repair.only_with)
+    assert repairs_of("chainer.links.caffe.protobuf3.caffe_pb2") == (
+        [repair] if importlib.util.find_spec(repair.only_with) else []
+    )
+    code = f"""
+        import sys
+        sys.modules["google"] = None
+        from rmsprop_graves._chainer7.repairs import REPAIRS, repairs_of
+        assert repairs_of({repair.modules!r}) == []
+    """
+    run_python(code)

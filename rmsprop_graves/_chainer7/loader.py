@@ -1,0 +1,118 @@
+"""Imports Chainer's own modules with the repairs that today's Python and NumPy need.
+
+Chainer 7.8.1 is the last release. The modules named in `repairs`, and no others, are compiled from their installed
+source with a few expressions replaced. Lines keep their numbers, so tracebacks and `inspect.getsource` stay right.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType, ModuleType
+from typing import Any, Callable, Sequence
+
+from rmsprop_graves._chainer7.repairs import repairs_of
+
+_INSTALL_COMMAND = (
+    'python -m pip install -U "setuptools<81" wheel && python -m pip install --no-build-isolation "chainer>=7.0,<8"'
+)
+
+
+class _RepairingLoader(SourceFileLoader):
+    """Compiles the repaired source, and keeps its bytecode beside Chainer's own under another name."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        from rmsprop_graves._chainer7 import numpy1, workers
+
+        # What the repairs call.
+        module.__dict__.update(_numpy1=numpy1, _workers=workers)
+        super().exec_module(module)
+
+    def source_to_code(self, data: Any, path: Any, *more: Any, **options: Any) -> CodeType:  # type: ignore[override]
+        source = importlib.util.decode_source(data)
+        for repair in repairs_of(self.name):
+            source = repair.apply(source)
+        code: CodeType = super().source_to_code(source.encode(), path, *more, **options)
+        return code
+
+    def get_data(self, path: str) -> bytes:
+        return super().get_data(self._own(path))
+
+    def set_data(self, path: str, data: Any, **options: Any) -> None:
+        super().set_data(self._own(path), data, **options)
+
+    def _own(self, path: str) -> str:
+        # The bytecode cached under the usual name is that of the unrepaired source.
+        if not path.endswith(".pyc"):
+            return path
+        repairs = importlib.util.source_hash(repr(repairs_of(self.name)).encode()).hex()
+        return f"{path[:-4]}.repaired-{repairs}.pyc"
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        repairs, call = repairs_of(fullname), _calls.get(fullname)
+        if not (repairs or call):
+            return None
+        # Whoever else finds it, such as the finder of an editable installation.
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is None or spec.loader is None:
+            return None
+        if repairs:
+            if not isinstance(spec.loader, SourceFileLoader):
+                raise ImportError(
+                    f"rmsprop_graves repairs {fullname} in its source, and found only {spec.origin}: install "
+                    f"Chainer as a folder of .py files. To install it:\n  {_INSTALL_COMMAND}",
+                    name=fullname,
+                )
+            spec.loader = _RepairingLoader(fullname, spec.loader.path)
+        if call:
+            _call_after(spec.loader, call)
+        return spec
+
+
+def _call_after(loader: Any, call: Callable[[], None]) -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        call()
+
+    loader.exec_module = exec_module
+
+
+_finder = _Finder()
+_calls: dict[str, Callable[[], None]] = {}
+
+
+def make_importable() -> None:
+    """Lets `import chainer` and `import chainermn` work from here on, also where one has failed before.
+
+    Raises:
+        ImportError: Chainer is not installed.
+    """
+    for package in ("chainer", "chainermn"):
+        if package not in sys.modules:
+            # What a failed import leaves behind would be taken for whole by the next one.
+            for name in [name for name in sys.modules if name.startswith(package + ".")]:
+                del sys.modules[name]
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    spec = importlib.util.find_spec("chainer")
+    # A folder of that name that merely lies about is found as a package without an origin.
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            f"rmsprop_graves needs Chainer 7, which is not installed. To install it:\n  {_INSTALL_COMMAND}"
+        )
+
+
+def when_imported(name: str, call: Callable[[], None]) -> None:
+    """Calls `call` now if the module of that name is there, and whenever it is imported from now on."""
+    _calls[name] = call
+    if name in sys.modules:
+        call()

@@ -1,0 +1,93 @@
+"""NumPy 1's type promotion on NumPy 2, which changed it (NEP 50).
+
+On NumPy 1 any scalar beside an array was weak: it took the array's dtype. Between scalars, which includes arrays of
+no dimensions, a Python number was strong: it counted as int64 or float64 and widened a float16. On NumPy 2 only
+Python numbers are weak, and they are so beside scalars too. On NumPy 1, and for arrays of other libraries, each
+function here is the plain operation.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any, Callable, Iterable
+
+import numpy
+
+_IS_NUMPY_1 = numpy.lib.NumpyVersion(numpy.__version__) < "2.0.0"
+_KINDS = "biufc"
+
+
+def add(a: Any, b: Any) -> Any:
+    """``a + b``."""
+    return operator.add(*beside_each_other(a, b))
+
+
+def multiply(a: Any, b: Any) -> Any:
+    """``a * b``."""
+    return operator.mul(*beside_each_other(a, b))
+
+
+def sum_of(values: Iterable[Any]) -> Any:
+    """``sum(values)``."""
+    return functools.reduce(add, values, 0)
+
+
+def beside(value: Any, array: Any) -> Any:
+    """The scalar or Python number, in the dtype that it has in an operation with the array."""
+    if _IS_NUMPY_1 or not isinstance(array, (numpy.ndarray, numpy.generic)):
+        return value
+    if array.ndim == 0:
+        return numpy.asarray(value)[()] if isinstance(value, (bool, int, float, complex)) else value
+    if not _is_scalar(value) or _KINDS.index(value.dtype.kind) > _KINDS.index(array.dtype.kind):
+        return value
+    # A value that the array's dtype cannot hold widened the result on NumPy 1 too.
+    return value.astype(numpy.promote_types(array.dtype, numpy.min_scalar_type(value)))
+
+
+def beside_each_other(a: Any, b: Any) -> tuple[Any, Any]:
+    """The two operands of ``operation(*beside_each_other(a, b))``, each in the dtype that it has beside the other."""
+    return beside(a, b), beside(b, a)
+
+
+def number(value: Any) -> Any:
+    """The Python number of a NumPy scalar that is kept for use beside arrays; any other value unchanged."""
+    return value.item() if not _IS_NUMPY_1 and _is_scalar(value) else value
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """``dtype.type(value)``; an integer that does not fit wraps around."""
+    return numpy.asarray(value).astype(dtype)[()]
+
+
+def update_core_cpu(rule: Any, param: Any) -> None:
+    """Calls ``rule.update_core_cpu(param)`` with hyperparameters promoted as NumPy 1 promoted them."""
+    array = param.array
+    if _IS_NUMPY_1 or array is None:
+        rule.update_core_cpu(param)
+        return
+    hyperparam = rule.hyperparam
+    rule.hyperparam = _Hyperparameters(hyperparam, float if array.ndim else numpy.float64)
+    try:
+        rule.update_core_cpu(param)
+    finally:
+        rule.hyperparam = hyperparam
+
+
+class _Hyperparameters:
+    """A rule's hyperparameters, each number converted when it is read: to a weak float or a strong numpy.float64."""
+
+    def __init__(self, hyperparam: Any, number: Callable[[Any], Any]) -> None:
+        self.__dict__.update(_hyperparam=hyperparam, _number=number)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._hyperparam, name)
+        is_number = isinstance(value, float) or (_is_scalar(value) and value.dtype.kind == "f")
+        return self._number(value) if is_number else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._hyperparam, name, value)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (numpy.generic, numpy.ndarray)) and value.ndim == 0

@@ -1,0 +1,154 @@
+"""Raises errors where Chainer's own workers would hang or lose a snapshot without a word.
+
+The repairs of MultiprocessIterator and of the snapshot writers call these functions.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from typing import Any
+
+_SNAPSHOTS = "snapshots have not been written"
+
+
+class Thread(threading.Thread):
+    """A thread that keeps the exception that ended it, as `error`."""
+
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        """Runs the target."""
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def run_task(loop: Any) -> bool:
+    """Runs one step of MultiprocessIterator's thread. An exception is kept for the iterator to raise."""
+    try:
+        return bool(loop._task())
+    except BaseException as error:
+        # Terminating a pool waits for ever if a killed worker held its lock, and so would joining it.
+        threading.Thread(target=loop._pool.terminate, daemon=True).start()
+        loop._pool = _EndedPool()
+        loop._comm._error = error
+        return False
+
+
+class _EndedPool:
+    def close(self) -> None:
+        """Does nothing, as the other methods."""
+
+    join = terminate = close
+
+
+def wait_for_batch(comm: Any, seconds: float) -> None:
+    """Waits for the next batch of a MultiprocessIterator.
+
+    Raises:
+        RuntimeError: The iterator's thread has failed; its exception is the cause.
+    """
+    error = getattr(comm, "_error", None)
+    if error is not None:
+        raise RuntimeError(f"MultiprocessIterator has no more batches: {error}") from error
+    comm._not_empty_cond.wait(seconds)
+
+
+def is_terminated(loop: Any) -> bool:
+    """Whether a MultiprocessIterator was terminated while its thread waits for the workers.
+
+    Raises:
+        RuntimeError: A worker has failed. The pool would replace it for ever and wait for the lost task.
+    """
+    workers = loop.__dict__.setdefault("_workers", {})
+    workers.update((id(worker), worker) for worker in list(loop._pool._pool))
+    for key, worker in list(workers.items()):
+        try:
+            status = worker.exitcode
+        except ValueError:  # closed
+            status = 0
+        if status == 0:
+            del workers[key]
+        elif status is not None:
+            raise RuntimeError(
+                f"a worker process has ended with {_in_words(status)}; if its traceback says that it cannot unpickle "
+                "the dataset or that it has not finished its bootstrapping, "
+                f"{_about_start_method()}"
+            )
+    return bool(loop._comm.is_terminated)
+
+
+def join(worker: Any, filename: str) -> None:
+    """Joins the thread or process that writes a snapshot.
+
+    Raises:
+        RuntimeError: It has failed.
+    """
+    worker.join()
+    if _failure_of(worker) and not _is_reported(worker):
+        raise _error(f"the snapshot {filename} has not been written", worker)
+
+
+def put(queue: Any, task: Any, consumer: Any) -> None:
+    """Puts a snapshot into the queue of the thread or process that writes snapshots.
+
+    Raises:
+        RuntimeError: That thread or process has failed.
+    """
+    if _failure_of(consumer):
+        raise _error(_SNAPSHOTS, consumer)
+    queue.put(task)
+
+
+def finish(queue: Any, consumer: Any) -> None:
+    """Waits until all snapshots in the queue are written.
+
+    Raises:
+        RuntimeError: The thread or process that writes them has failed.
+    """
+    consumer.join()
+    if not _failure_of(consumer):
+        queue.join()
+        return
+    if hasattr(queue, "cancel_join_thread"):
+        # Nobody reads the pipe any more; at exit the interpreter would wait until it is empty.
+        queue.cancel_join_thread()
+    if not _is_reported(consumer):
+        raise _error(_SNAPSHOTS, consumer)
+
+
+def _error(what: str, worker: Any) -> RuntimeError:
+    worker._is_reported = True
+    error = RuntimeError(f"{what}: {_failure_of(worker)}")
+    error.__cause__ = getattr(worker, "error", None)
+    return error
+
+
+def _is_reported(worker: Any) -> bool:
+    # Chainer finalizes a writer at the end of training and again when it is deleted.
+    return getattr(worker, "_is_reported", False)
+
+
+def _failure_of(worker: Any) -> str:
+    """Why a thread or process has failed; empty if it has not."""
+    error, status = getattr(worker, "error", None), getattr(worker, "exitcode", None)
+    if error:
+        return f"{type(error).__name__}: {error}"
+    return f"the process that writes has ended with {_in_words(status)}" if status else ""
+
+
+def _in_words(status: int) -> str:
+    return f"exit status {status}" if status > 0 else f"signal {-status}"
+
+
+def _about_start_method() -> str:
+    method = multiprocessing.get_start_method()
+    if method == "fork":
+        return "start it anew"
+    return (
+        f"define its class in a module and keep the script's own code under `if __name__ == '__main__':`, as the "
+        f"start method {method} asks for, or call multiprocessing.set_start_method('fork') first"
+    )

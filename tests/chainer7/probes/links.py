@@ -1,0 +1,236 @@
+"""Calls of every link of ``chainer.links``; a link is made in the dtype of the probe, as its configuration says."""
+
+from __future__ import annotations
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+from chainer.links.model.vision import googlenet, resnet, vgg
+
+from .inputs import FLOATS, bits, h, labels, large, normal, positive, signed_labels, small, tiny
+
+DTYPES = FLOATS
+SEQUENCES = (small[3, 3], small[2, 3], small[1, 3])
+X = normal[4, 3]
+S = small[4, 2]  # a state
+STEP = small[4, 3]
+
+
+def _applied(link, *args, steps=1, **kwargs):
+    """The last of some calls, and the link, whose parameters, persistent values and gradients are compared."""
+    for _ in range(steps):
+        result = link(*args, **kwargs)
+    return result, link
+
+
+def _used(link, *args):
+    """As for a test, after one call for training."""
+    link(*args)
+    with chainer.using_config("train", False):
+        return link(*args), link
+
+
+def _mixed(link_class, *args, **kwargs):
+    """A link of float32 parameters for arrays of float16."""
+    with chainer.using_config("dtype", chainer.mixed16):
+        return link_class(*args, **kwargs)
+
+
+def _image(link_class, *args, n=2, **kwargs):
+    return lambda x=normal[(2, 2) + (5,) * n]: _applied(link_class(*args, **kwargs), x)
+
+
+def _rnn(link_class, cells=False):
+    return (
+        lambda xs=SEQUENCES, h=h: _applied(link_class(2, 3, 2, h(0.25)), *(None,) * (1 + cells), xs),
+        lambda state=small[2 * (1 + ("Bi" in link_class.__name__)), 3, 2], xs=SEQUENCES: _applied(
+            link_class(2, 3, 2, 0.0), *(state,) * (1 + cells), xs
+        ),
+    )
+
+
+def _stateful(link_class, *args):
+    return lambda x=STEP: _applied(link_class(3, 2, *args), x, steps=3)
+
+
+def _statistics(link_class, *args, **options):
+    """A normalization's: over many steps, with numbers of every form, for training and for tests."""
+    return (
+        lambda x=normal[4, 4], h=h: _applied(link_class(4, *args, decay=h(0.9), eps=h(1e-3)), x, steps=3, **options),
+        lambda x=normal[4, 4]: _applied(link_class(4, *args), x, steps=2000, **options),
+        lambda x=normal[4, 4], h=h: _used(link_class(4, *args, eps=h(1e-3)), x),
+        lambda x=large[4, 4]: _applied(link_class(4, *args), x, steps=30, **options),
+    )
+
+
+def _vision(prepare, channels_first=True):
+    image = numpy.arange(3 * 5 * 4).reshape(3, 5, 4) * 4
+    return lambda: (prepare(image.astype("u1"), size=None), prepare(image[:1].astype("f"), size=None))
+
+
+def _features(link_class, layer):
+    """Of a network as large as this one, a few of the numbers that it computes."""
+
+    def probe(x=normal.of("float32")[1, 3, 32, 32]):
+        with chainer.using_config("train", False):
+            return link_class(pretrained_model=None)(x, layers=[layer])[layer].array
+
+    return probe
+
+
+class _Doubled(chainer.Chain):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.linear = L.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(x) * 2
+
+
+def _reports(classifier, x, t):
+    reporter = chainer.Reporter()
+    reporter.add_observer("main", classifier)
+    with reporter:
+        classifier(x, t)
+    return reporter.observation
+
+
+LINKS = {
+    # Activations.
+    "Maxout": lambda x=X: _applied(L.Maxout(3, 2, 2), x),
+    "PReLU": lambda x=X, h=h: _applied(L.PReLU((3,), h(0.1)), x),
+    "SimplifiedDropconnect": lambda x=X, h=h: _applied(L.SimplifiedDropconnect(3, 2, h(0.1)), x),
+    "Swish": (lambda x=X, h=h: _applied(L.Swish((3,), h(0.75)), x), lambda x=X: _applied(L.Swish(None), x)),
+    # Connections.
+    "Linear": (
+        lambda x=X: _applied(L.Linear(3, 2), x),
+        lambda x=normal[2, 2, 3], h=h: _applied(L.Linear(None, 2, initial_bias=h(0.1)), x, n_batch_axes=2),
+        lambda x=X, h=h: _applied(L.Linear(3, 2, initialW=h(0.1)), x),
+        lambda x=normal.of("float16")[4, 3]: _applied(_mixed(L.Linear, 3, 2), x),
+    ),
+    "Bias": (
+        lambda x=X: _applied(L.Bias(1, (3,)), x),
+        lambda x=X, b=normal[4]: _applied(L.Bias(0), x, b),
+    ),
+    "Scale": (
+        lambda x=X: _applied(L.Scale(1, (3,), True), x),
+        lambda x=X, w=normal[4]: _applied(L.Scale(0), x, w),
+    ),
+    "Bilinear": lambda e=normal[2, 3], f=normal[2, 4]: _applied(L.Bilinear(3, 4, 2), e, f),
+    **{
+        f"{kind}{n}D": (
+            _image(getattr(L, f"{kind}{n}D"), 2, 4, 2, stride=2, pad=1, n=n),
+            _image(getattr(L, f"{kind}{n}D"), None, 4, 2, groups=2, initial_bias=0.1, n=n),
+        )
+        for kind in ("Convolution", "Deconvolution")
+        for n in (1, 2, 3)
+    },
+    "ConvolutionND": _image(L.ConvolutionND, 2, 2, 4, 2, cover_all=True, dilate=2),
+    "DeconvolutionND": _image(L.DeconvolutionND, 2, 2, 4, 2, stride=2),
+    "DepthwiseConvolution2D": _image(L.DepthwiseConvolution2D, 2, 2, 2, initial_bias=0.1),
+    "DilatedConvolution2D": _image(L.DilatedConvolution2D, 2, 2, 2, 1, 1, 2),
+    "DeformableConvolution2D": (
+        lambda x=normal[1, 2, 4, 5]: _applied(
+            L.DeformableConvolution2D(2, 2, 2, offset_initialW=0.1, offset_initial_bias=0.1), x
+        )
+    ),
+    "LocalConvolution2D": lambda x=normal[2, 2, 3, 4]: _applied(L.LocalConvolution2D(2, 3, (3, 4), 2), x),
+    "MLPConvolution2D": _image(L.MLPConvolution2D, 2, (3, 2), 2),
+    "EmbedID": (
+        lambda t=signed_labels[5]: _applied(L.EmbedID(3, 2, ignore_label=-1), t),
+        lambda t=labels[5], h=h: _applied(L.EmbedID(3, 2, initialW=h(0.1)), t),
+    ),
+    "Highway": lambda x=X, h=h: _applied(L.Highway(3, activate=F.tanh, init_bt=h(-1)), x),
+    "Inception": _image(L.Inception, 2, 2, 1, 2, 1, 2, 1),
+    "InceptionBN": (
+        # Without the parameters, as a normalization makes the gradients of what goes before it zero but for rounding.
+        lambda x=normal[2, 2, 5, 5]: L.InceptionBN(2, 2, 1, 2, 1, 2, "avg", 2)(x),
+        lambda x=normal[2, 2, 5, 5]: L.InceptionBN(2, 0, 1, 2, 1, 2, "max", stride=2)(x),
+    ),
+    "Parameter": lambda: L.Parameter(numpy.linspace(0, 1, 3, dtype="f"))(),
+    # Recurrent.
+    "GRU": lambda x=STEP: _applied(L.GRU(3, 2), x),
+    "StatefulGRU": _stateful(L.StatefulGRU),
+    "StatelessGRU": lambda state=S, x=STEP: _applied(L.StatelessGRU(3, 2), state, x),
+    "StatefulMGU": _stateful(L.StatefulMGU),
+    "StatelessMGU": lambda state=S, x=STEP: _applied(L.StatelessMGU(3, 2), state, x),
+    "LSTM": (
+        _stateful(L.LSTM),
+        lambda x=STEP, h=h: _applied(
+            L.LSTM(3, 2, lateral_init=h(0.1), upward_init=h(0.1), bias_init=h(0.25), forget_bias_init=h(1)), x, steps=2
+        ),
+    ),
+    "StatelessLSTM": lambda c=S, s=S, x=STEP: _applied(L.StatelessLSTM(3, 2), c, s, x),
+    "StatefulPeepholeLSTM": _stateful(L.StatefulPeepholeLSTM),
+    "StatefulZoneoutLSTM": (
+        _stateful(L.StatefulZoneoutLSTM),
+        lambda x=STEP, h=h: _applied(L.StatefulZoneoutLSTM(3, 2, h(0.1), h(0.25)), x, steps=3),
+    ),
+    "ChildSumTreeLSTM": lambda c=S, s=S, x=STEP: _applied(L.ChildSumTreeLSTM(3, 2), c, c, s, s, x),
+    "NaryTreeLSTM": lambda c=S, s=S, x=STEP: _applied(L.NaryTreeLSTM(3, 2, 2), c, c, s, s, x),
+    **{name: _rnn(getattr(L, name)) for name in "NStepRNNTanh NStepRNNReLU NStepBiRNNTanh NStepBiRNNReLU".split()},
+    **{name: _rnn(getattr(L, name)) for name in "NStepGRU NStepBiGRU".split()},
+    **{name: _rnn(getattr(L, name), cells=True) for name in "NStepLSTM NStepBiLSTM".split()},
+    # Losses.
+    "BinaryHierarchicalSoftmax": lambda x=X, t=labels[4]: _applied(L.BinaryHierarchicalSoftmax(3, ((0, 1), 2)), x, t),
+    "BlackOut": lambda x=X, t=labels[4]: _applied(L.BlackOut(3, [1, 2, 3, 4], 2), x, t),
+    "NegativeSampling": (
+        lambda x=X, t=labels[4]: _applied(L.NegativeSampling(3, [1, 2, 3, 4], 2), x, t),
+        lambda x=X, t=labels[4], h=h: _applied(L.NegativeSampling(3, [10, 200, 3], 3, h(0.75)), x, t, reduce="no"),
+        lambda x=X, t=labels[4]: _applied(L.NegativeSampling(3, numpy.array([100, 200, 3], "u1"), 3), x, t),
+    ),
+    "CRF1d": (
+        lambda xs=(normal[2, 3], normal[2, 3], normal[1, 3]), h=h: _applied(
+            L.CRF1d(3, h(0.1)), xs, [numpy.array(t, "i") for t in ([0, 1], [2, 1], [0])]
+        ),
+        lambda xs=(normal[2, 3], normal[2, 3]): L.CRF1d(3, 0.1).argmax(xs),
+    ),
+    "Classifier": (
+        lambda x=X, t=labels[4]: _applied(L.Classifier(L.Linear(3, 3)), x, t),
+        lambda x=normal[4000, 3], t=labels[4000]: _applied(L.Classifier(L.Linear(3, 3), F.hinge, F.accuracy), x, t),
+        lambda x=X, t=labels[4]: _reports(L.Classifier(_Doubled()), x, t),
+    ),
+    # Normalizations.
+    "BatchNormalization": (
+        *_statistics(L.BatchNormalization),
+        lambda x=normal.of("float16")[4, 3], h=h: _applied(_mixed(L.BatchNormalization, 3, eps=h(1e-4)), x, steps=300),
+        lambda x=normal[4, 3, 2], h=h: _applied(
+            L.BatchNormalization(axis=(0, 2), initial_gamma=h(0.1), initial_beta=h(0.75), initial_avg_var=h(2)), x
+        ),
+        lambda x=normal[4, 3]: _applied(L.BatchNormalization(3), x, finetune=True, steps=20),
+        lambda x=tiny[4, 3]: _applied(L.BatchNormalization(3), x, steps=20),
+    ),
+    "BatchRenormalization": (
+        *_statistics(L.BatchRenormalization),
+        lambda x=normal[4, 3], h=h: _applied(L.BatchRenormalization(3, h(1.5), h(0.1)), x, steps=20),
+    ),
+    "DecorrelatedBatchNormalization": (
+        lambda x=normal[6, 4], h=h: _applied(
+            L.DecorrelatedBatchNormalization(4, 2, decay=h(0.9), eps=h(1e-2), dtype=x.dtype), x, steps=3
+        ),
+        lambda x=normal[6, 4]: _applied(L.DecorrelatedBatchNormalization(4, 2, eps=1e-2), x, steps=300),
+        lambda x=normal[6, 4]: _used(L.DecorrelatedBatchNormalization(4, 2, eps=1e-2), x),
+    ),
+    "GroupNormalization": lambda x=normal[2, 4, 3], h=h: _applied(
+        L.GroupNormalization(2, eps=h(1e-3), initial_gamma=h(0.1), initial_beta=h(0.75)), x
+    ),
+    "LayerNormalization": (
+        lambda x=normal[4, 3], h=h: _applied(L.LayerNormalization(3, h(1e-3), h(0.1), h(0.75)), x),
+        lambda x=normal[4, 3]: _applied(L.LayerNormalization(), x),
+    ),
+    # Networks for images.
+    "GoogLeNet": (_features(L.GoogLeNet, "conv1"), _vision(googlenet.prepare)),
+    "ResNet50Layers": (_features(L.ResNet50Layers, "res2"), _vision(resnet.prepare)),
+    "VGG16Layers": _vision(vgg.prepare),
+}
+
+PROBES = {"chainer.links": LINKS}
+
+LEFT_OUT = {
+    "chainer.links.ResNet101Layers": "more of ResNet50Layers' blocks; 200 MB more of random weights",
+    "chainer.links.ResNet152Layers": "more of ResNet50Layers' blocks; 300 MB more of random weights",
+    "chainer.links.TheanoFunction": "needs Theano, which no supported Python imports",
+    "chainer.links.VGG19Layers": "VGG16Layers with more layers; 570 MB of random weights",
+}

@@ -1,0 +1,231 @@
+"""Calls of every optimizer, of every hook of optimizers and links, and of every initializer."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import chainer
+import chainer.functions as F
+import chainer.initializers as I
+import chainer.links as L
+import numpy
+from chainer import function_hooks, link_hooks, optimizer_hooks, optimizers
+
+from .inputs import DTYPE, FLOATS, h, normal
+
+DTYPES = FLOATS
+SHAPES = {"w": (2, 3), "b": (), "none": (0, 2)}
+
+# What each optimizer is made with; every number is one that is not exact in a narrower dtype.
+HYPERPARAMETERS = {
+    "AdaDelta": {"rho": 0.9, "eps": 1e-3},
+    "AdaGrad": {"lr": 0.1, "eps": 1e-3},
+    "Adam": {"alpha": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "eta": 0.9, "weight_decay_rate": 0.1},
+    "AdamW": {"alpha": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "eta": 0.9, "weight_decay_rate": 0.1},
+    "AMSGrad": {"alpha": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "eta": 0.9},
+    "AdaBound": {"alpha": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "final_lr": 0.01, "gamma": 1e-3},
+    "AMSBound": {"alpha": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "final_lr": 0.01, "gamma": 1e-3},
+    "CorrectedMomentumSGD": {"lr": 0.1, "momentum": 0.9},
+    "MomentumSGD": {"lr": 0.1, "momentum": 0.9},
+    "MSVAG": {"lr": 0.1, "beta": 0.9, "eta": 0.9, "weight_decay_rate": 0.1},
+    "NesterovAG": {"lr": 0.1, "momentum": 0.9},
+    "RMSprop": {"lr": 0.1, "alpha": 0.9, "eps": 1e-3},
+    "RMSpropGraves": {"lr": 0.1, "alpha": 0.9, "momentum": 0.9, "eps": 1e-3},
+    "SGD": {"lr": 0.1},
+    "SMORMS3": {"lr": 0.1, "eps": 1e-3},
+}
+
+
+def _stepped(optimizer, dtype, *hooks, steps=20, largest=2.0, full_precision=False, shapes=SHAPES):
+    """Every parameter and state after some steps with the same gradients everywhere."""
+    model = chainer.Chain()
+    with model.init_scope():
+        for name, shape in shapes.items():
+            setattr(model, name, chainer.Parameter(numpy.full(shape, 1.5, dtype)))
+    optimizer.setup(model)
+    if full_precision:
+        optimizer.use_fp32_update()
+    for hook in hooks:
+        optimizer.add_hook(hook)
+    state = numpy.random.RandomState(0)
+    for _ in range(steps):
+        for _, param in sorted(model.namedparams()):
+            # Rounded to a quarter of a hundredth of the largest, so that float16 has most of them too.
+            param.grad = numpy.array(state.randint(-256, 257, param.shape) * (largest / 256), dtype)
+        optimizer.update()
+    return _state(optimizer)
+
+
+def _state(optimizer):
+    state = {"t": optimizer.t}
+    for path, param in optimizer.target.namedparams():
+        state[path] = param.array
+        state[f"{path} grad"] = param.grad
+        for name, value in (param.update_rule.state or {}).items():
+            state[f"{path} {name}"] = value
+    return state
+
+
+def _optimizer(name, values):
+    make = getattr(optimizers, name)
+
+    def given(h):
+        # Chainer multiplies MSVAG's beta in place where it is an array.
+        return make(**{key: value if key == "beta" and h is numpy.array else h(value) for key, value in values.items()})
+
+    return (
+        lambda dtype=DTYPE, h=h: _stepped(given(h), dtype),
+        lambda dtype=DTYPE: _stepped(make(), dtype, steps=300, shapes={"w": (3,), "b": ()}),
+        lambda dtype=DTYPE, h=h: _stepped(given(h), dtype, largest=512),
+        lambda dtype=DTYPE: _stepped(make(), dtype, largest=512, steps=40, shapes={"w": (3,), "b": ()}),
+        lambda dtype=DTYPE: _stepped(make(), dtype, largest=2**-10, steps=40, shapes={"w": (3,), "b": ()}),
+        lambda dtype=DTYPE: _stepped(make(), dtype, largest=0, steps=3),
+        lambda dtype=DTYPE, h=h: _stepped(given(h), dtype, full_precision=True),
+        lambda dtype=DTYPE: _scaled(make(), dtype),
+        lambda dtype=DTYPE: _saved(given(float), given(float), dtype),
+    )
+
+
+def _scaled(optimizer, dtype):
+    """With the loss scaled, by a number and by itself."""
+    model = L.Linear(3, 2, initialW=0.5)
+    optimizer.setup(model)
+    x = numpy.linspace(-1, 2, 12).reshape(4, 3).astype(dtype)
+    for scale in (numpy.float32(128), 128.0, "dynamic"):
+        if scale == "dynamic":
+            optimizer.loss_scaling(interval=2)
+        else:
+            optimizer.set_loss_scale(scale)
+        for _ in range(5):
+            optimizer.update(lambda: F.sum(model(x) ** 2))
+    return _state(optimizer)
+
+
+def _saved(optimizer, other, dtype):
+    """Saved after some steps, and loaded."""
+    _stepped(optimizer, dtype)
+    saved = {}
+    optimizer.serialize(chainer.serializers.DictionarySerializer(saved))
+    _stepped(other, dtype, steps=1)
+    other.serialize(chainer.serializers.NpzDeserializer(saved))
+    return saved, _state(other)
+
+
+def _hook(make, full_precision=False):
+    return (
+        lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(0.1), dtype, make(h), steps=3),
+        lambda dtype=DTYPE, h=h: _stepped(optimizers.MomentumSGD(0.1), dtype, make(h), largest=512),
+        lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(0.1), dtype, make(h), largest=2**-10, steps=3),
+        lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(0.1), dtype, make(h), largest=2**-20, steps=3),
+        lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(), dtype, make(h), full_precision=True, steps=3),
+        lambda dtype=DTYPE, h=h: _stepped(
+            optimizers.SGD(), dtype, make(h), steps=3, largest=64, shapes={"a": (100,), "b": (100,), "c": (100,)}
+        ),
+    )
+
+
+def _normalized(make):
+    """A link with a hook, for training and for tests."""
+
+    def probe(x=normal[4, 3], h=h):
+        link = L.Linear(3, 4)
+        link.add_hook(make(h))
+        for _ in range(5):
+            y = link(x)
+        with chainer.using_config("train", False):
+            return y, link(x), link
+
+    def image(x=normal[2, 2, 4, 4], h=h):
+        link = L.Convolution2D(2, 3, 2)
+        link.add_hook(make(h))
+        return link(x), link
+
+    return probe, image
+
+
+def _timed(hook, called):
+    """What a hook that measures times has counted."""
+    with hook:
+        called(L.Linear(3, 2))
+    return {name: times["occurrence"] for name, times in hook.summary().items()}, len(hook.call_history)
+
+
+def _printed(x):
+    text = io.StringIO()
+    with function_hooks.PrintHook(file=text, flush=False):
+        y = F.sum(x * 2)
+        y.backward()
+    return re.sub("0x[0-9a-f]+", "0x", text.getvalue()).splitlines()
+
+
+def _initialized(make, *shapes):
+    """The array by an initializer, made and filled, and its dtype where the array's is another."""
+
+    def probe(dtype=DTYPE, h=h):
+        return [I.generate_array(make(h, dtype), shape, numpy, device="@numpy") for shape in shapes]
+
+    def filled(dtype=DTYPE):
+        arrays = [numpy.empty(shape, dtype) for shape in shapes]
+        for array in arrays:
+            make(float, None)(array)
+        return arrays
+
+    def in_link(dtype=DTYPE, h=h):
+        param = chainer.Parameter(make(h, None))
+        param.initialize(shapes[0])
+        return param.array
+
+    return probe, filled, in_link
+
+
+def _scaling(name, *more):
+    return _initialized(lambda h, dtype: getattr(I, name)(h(1.1), dtype), (4, 3), (2, 3, 2, 2), *more)
+
+
+PROBES = {
+    "chainer.optimizers": {name: _optimizer(name, values) for name, values in HYPERPARAMETERS.items()},
+    "chainer.optimizer_hooks": {
+        "GradientClipping": _hook(lambda h: optimizer_hooks.GradientClipping(h(0.1)))
+        + _hook(lambda h: optimizer_hooks.GradientClipping(h(100))),
+        "GradientHardClipping": _hook(lambda h: optimizer_hooks.GradientHardClipping(h(-0.1), h(0.75))),
+        "GradientLARS": _hook(lambda h: optimizer_hooks.GradientLARS(h(0.1), h(0.01), h(1e-6))),
+        "GradientNoise": _hook(lambda h: optimizer_hooks.GradientNoise(h(0.1))),
+        "Lasso": _hook(lambda h: optimizer_hooks.Lasso(h(0.1))),
+        "WeightDecay": _hook(lambda h: optimizer_hooks.WeightDecay(h(0.1))),
+    },
+    "chainer.link_hooks": {
+        "SpectralNormalization": _normalized(lambda h: link_hooks.SpectralNormalization(eps=h(1e-3), factor=h(0.75)))
+        + _normalized(lambda h: link_hooks.SpectralNormalization(2, use_gamma=True)),
+        "TimerHook": lambda x=normal[4, 3]: _timed(link_hooks.TimerHook(), lambda link: link(link(x)[:, :1] * x)),
+        "WeightStandardization": _normalized(lambda h: link_hooks.WeightStandardization(eps=h(1e-3))),
+    },
+    "chainer.function_hooks": {
+        "TimerHook": lambda x=normal[4, 3]: _timed(function_hooks.TimerHook(), lambda link: F.relu(link(x))),
+        "PrintHook": lambda x=normal[4, 3]: _printed(x),
+    },
+    "chainer.initializers": {
+        "Constant": _initialized(lambda h, dtype: I.Constant(h(0.1), dtype), (2, 3), ()),
+        "Identity": _initialized(lambda h, dtype: I.Identity(h(1.1), dtype), (3, 3)),
+        "NaN": _initialized(lambda h, dtype: I.NaN(dtype), (2, 3)),
+        "One": _initialized(lambda h, dtype: I.One(dtype), (2, 3)),
+        "Zero": _initialized(lambda h, dtype: I.Zero(dtype), (2, 3)),
+        "Normal": _scaling("Normal", ()),
+        "Uniform": _scaling("Uniform", ()),
+        **{
+            name: _scaling(name)
+            for name in """LeCunNormal GlorotNormal HeNormal LeCunUniform GlorotUniform HeUniform Orthogonal""".split()
+        },
+        "UpsamplingDeconvFilter": _initialized(lambda h, dtype: I.UpsamplingDeconvFilter(dtype=dtype), (3, 3, 4, 4)),
+        "DownsamplingConvFilter": _initialized(lambda h, dtype: I.DownsamplingConvFilter(dtype=dtype), (3, 3, 3, 3)),
+        "generate_array": lambda dtype=DTYPE: (
+            I.generate_array(I.Constant(0.1), (2,), numpy, dtype),
+            I.generate_array(I.Normal(0.1, "float64"), (2,), numpy),
+        ),
+    },
+}
+
+LEFT_OUT = {
+    "chainer.function_hooks.CUDAProfileHook": "needs a GPU",
+    "chainer.function_hooks.CupyMemoryProfileHook": "needs a GPU",
+}

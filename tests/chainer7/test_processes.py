@@ -1,0 +1,393 @@
+"""Child processes compute with a repaired Chainer, whoever starts them and however."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from interpreter import run, write
+
+import rmsprop_graves
+
+LAUNCHER = ["-m", "rmsprop_graves"]
+METHODS = [method for method in ("fork", "spawn", "forkserver") if method in multiprocessing.get_all_start_methods()]
+IS_FORK_MADE_DEFAULT = sys.platform == "linux" and sys.version_info >= (3, 14)
+
+
+def output_of(*arguments, cwd, **environment):
+    """What a program prints, when it ends with status 0."""
+    result = run(*arguments, cwd=cwd, **environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+# Children of multiprocessing
+
+# The package is imported inside of a function, so no child imports it by importing the main module.
+WORKERS = """
+    import sys
+
+    def train(method):
+        import rmsprop_graves
+        import chainer, multiprocessing, numpy
+        from chainer.training.extensions import snapshot_writers
+        multiprocessing.set_start_method(method)
+        data = chainer.datasets.TupleDataset(numpy.arange(10, dtype="f"), numpy.arange(10, dtype="i"))
+        iterator = chainer.iterators.MultiprocessIterator(data, 4, repeat=False, shuffle=False, n_processes=2)
+        print([float(x) for batch in iterator for x, _ in batch])
+        iterator.finalize()
+        for name in ("ProcessWriter", "ProcessQueueWriter", "ThreadWriter", "ThreadQueueWriter"):
+            writer = getattr(snapshot_writers, name)()
+            for i in range(2):
+                writer(f"{name}{i}", ".", {"x": numpy.full(3, i)})
+            writer.finalize()
+
+    if __name__ == "__main__":
+        train(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("launcher", [[], LAUNCHER], ids=["plain", "launched"])
+@pytest.mark.parametrize("method", METHODS)
+def test_chainers_own_workers_work_under_every_start_method(tmp_path, method, launcher):
+    """Unrepaired, they started workers for ever, or wrote nothing."""
+    write(tmp_path, "script.py", WORKERS)
+    output = output_of(*launcher, "script.py", method, cwd=tmp_path)
+    assert output == f"{[float(i) for i in range(10)]}\n"
+    written = sorted(path.name for path in tmp_path.iterdir() if "Writer" in path.name)
+    assert len(written) == 8
+    assert all(zipfile.is_zipfile(tmp_path / name) for name in written)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "fork"])
+def test_children_find_the_package_where_their_parent_found_it(tmp_path, method):
+    """On a path that only the parent's sys.path has, and that is the child's only after it has unpickled something."""
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "rmsprop_graves").symlink_to(Path(rmsprop_graves.__file__).parent)
+    write(
+        tmp_path,
+        "script.py",
+        f"""
+        import sys
+        if __name__ == "__main__":
+            sys.path[:] = [path for path in sys.path if not path.endswith("site-packages")]
+            sys.path += [r"{tmp_path / "found"}", *{[p for p in sys.path if p.endswith("site-packages")]!r}]
+            import rmsprop_graves, chainer, multiprocessing
+            with multiprocessing.get_context("{method}").Pool(1) as pool:
+                print(pool.apply(type, (chainer.Variable(),)))
+        """,
+    )
+    assert output_of("script.py", cwd=tmp_path) == "<class 'chainer.variable.Variable'>\n"
+
+
+def test_a_launched_program_forks_unless_it_chooses_otherwise(tmp_path):
+    """The default of Python 3.14 on Linux is not what Chainer's scripts were written for."""
+    write(
+        tmp_path,
+        "script.py",
+        """
+        import multiprocessing, sys
+
+        if sys.argv[1:]:
+            multiprocessing.set_start_method(sys.argv[1])
+
+        def work():
+            print(multiprocessing.current_process().name, flush=True)
+
+        if __name__ == "__main__":
+            print(multiprocessing.get_start_method(), multiprocessing.get_context("spawn").get_start_method())
+            print(multiprocessing.get_all_start_methods()[0])
+            process = multiprocessing.Process(target=work, name="child")
+            process.start()
+            process.join()
+        """,
+    )
+    plain = output_of("script.py", cwd=tmp_path).split()
+    launched = output_of(*LAUNCHER, "script.py", cwd=tmp_path).split()
+    default = "fork" if IS_FORK_MADE_DEFAULT else plain[0]
+    assert launched == [default, "spawn", default, "child"]
+    for method in METHODS:
+        assert output_of(*LAUNCHER, "script.py", method, cwd=tmp_path).split()[0] == method
+
+
+def test_an_unguarded_script_with_local_functions_runs_under_the_launcher(tmp_path):
+    """As on the Pythons that it was written for: it needs fork."""
+    if multiprocessing.get_all_start_methods()[0] != "fork" and not IS_FORK_MADE_DEFAULT:
+        pytest.skip("fork is not the default start method of this system's older Pythons either")
+    write(
+        tmp_path,
+        "script.py",
+        """
+        import chainer, numpy
+        data = chainer.datasets.TransformDataset(numpy.arange(6, dtype="f"), lambda x: 2 * x)
+        iterator = chainer.iterators.MultiprocessIterator(data, 3, repeat=False, shuffle=False, n_processes=2)
+        print([float(x) for batch in iterator for x in batch])
+        """,
+    )
+    assert output_of(*LAUNCHER, "script.py", cwd=tmp_path) == "[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]\n"
+
+
+# What cannot work ends with an error
+
+BROKEN = """
+    import multiprocessing, os, signal, sys, threading, time
+    import rmsprop_graves, chainer, numpy
+
+    multiprocessing.set_start_method(sys.argv[1], force=True)
+
+    class Dataset(chainer.dataset.DatasetMixin):
+        def __len__(self):
+            return 12
+
+        def get_example(self, i):
+            if i == 7 and {case!r} == "raises":
+                raise ValueError("image 7 is broken")
+            if i > 3 and {case!r} == "is killed":
+                time.sleep(0.2 if i < 8 else 600)
+            return numpy.float32(i)
+
+    def train():
+        iterator = chainer.iterators.MultiprocessIterator(
+            Dataset(), 4, repeat=False, shuffle=False, n_processes=2, dataset_timeout=None)
+        next(iterator)
+        next(iterator)
+        if {case!r} == "is killed":
+            os.kill(iterator._prefetch_loop._pool._pool[0].pid, signal.SIGKILL)
+        next(iterator)
+
+    if __name__ == "__main__" or {case!r} == "is unguarded":
+        train()
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("case", "error"),
+    [
+        ("raises", "RuntimeError: MultiprocessIterator has no more batches: image 7 is broken"),
+        ("is killed", "a worker process has ended with signal 9"),
+        ("is unguarded", "Error"),
+    ],
+)
+def test_an_iterator_that_cannot_go_on_says_so(tmp_path, case, error, method):
+    """Its dataset raises, its worker is killed, its script has no guard: Chainer waited for ever."""
+    if case == "is unguarded" and method == "fork":
+        pytest.skip("a forked child runs no script again")
+    write(tmp_path, "script.py", BROKEN.format(case=case))
+    result = run("script.py", method, cwd=tmp_path)
+    assert result.returncode == 1
+    assert error in result.stderr
+
+
+def test_an_iterator_that_has_failed_fails_again(tmp_path):
+    """It does not wait at a second attempt, nor after a reset."""
+    write(
+        tmp_path,
+        "script.py",
+        """
+        import rmsprop_graves, chainer, numpy
+
+        class Dataset(chainer.dataset.DatasetMixin):
+            def __len__(self):
+                return 4
+
+            def get_example(self, i):
+                return 1 / (int(i) - 3)
+
+        if __name__ == "__main__":
+            iterator = chainer.iterators.MultiprocessIterator(
+                Dataset(), 1, shuffle=False, n_processes=1, n_prefetch=1)
+            errors = []
+            for attempt in range(6):
+                if attempt == 5:
+                    iterator.reset()
+                try:
+                    next(iterator)
+                except RuntimeError as error:
+                    errors.append(type(error.__cause__).__name__)
+            print(errors)
+            iterator.finalize()
+        """,
+    )
+    assert output_of(*LAUNCHER, "script.py", cwd=tmp_path) == f"{['ZeroDivisionError'] * 3}\n"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("writer", ["ProcessWriter", "ProcessQueueWriter", "ThreadWriter", "ThreadQueueWriter"])
+def test_a_writer_that_cannot_write_ends_the_training(tmp_path, writer, method):
+    """It wrote nothing, and the training ended with status 0 or never."""
+    if "Thread" in writer and method != METHODS[0]:
+        pytest.skip("a thread has no start method")
+    write(
+        tmp_path,
+        "script.py",
+        f"""
+        import multiprocessing
+        import rmsprop_graves, chainer, numpy
+        from chainer import training
+        from chainer.training import extensions
+
+        def refuse(path, target):
+            raise OSError("no space left")
+
+        if __name__ == "__main__":
+            multiprocessing.set_start_method("{method}", force=True)
+            model = chainer.links.Classifier(chainer.links.Linear(1, 2))
+            optimizer = rmsprop_graves.RMSpropGraves().setup(model)
+            data = chainer.datasets.TupleDataset(numpy.ones((4, 1), "f"), numpy.zeros(4, "i"))
+            iterator = chainer.iterators.SerialIterator(data, 2)
+            trainer = training.Trainer(training.updaters.StandardUpdater(iterator, optimizer), (4, "iteration"), "out")
+            writer = extensions.snapshot_writers.{writer}(savefun=refuse)
+            trainer.extend(extensions.snapshot(writer=writer), trigger=(1, "iteration"))
+            trainer.run()
+        """,
+    )
+    result = run("script.py", cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert "RuntimeError: " in result.stderr
+    assert "not been written: " in result.stderr
+    assert ("OSError: no space left" if "Thread" in writer else "has ended with exit status 1") in result.stderr
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_file()]
+
+
+# Interpreters that a launched program starts
+
+WHICH = """
+    import chainer, json, os, sys
+    print(json.dumps([chainer.optimizers.RMSpropGraves.__module__.partition(".")[0], sys.path, sys.argv[1:]]))
+"""
+
+
+def test_an_interpreter_that_a_launched_program_starts_is_launched(tmp_path):
+    """And one that it starts in turn, with the import path of one that is not."""
+    write(tmp_path, "child.py", WHICH)
+    write(
+        tmp_path,
+        "middle.py",
+        """
+        import subprocess, sys
+        sys.exit(subprocess.run([sys.executable, "child.py", "a"]).returncode)
+        """,
+    )
+    write(tmp_path, "script.py", "import runpy; runpy.run_path('middle.py', run_name='__main__')")
+    plain = run("-c", "import json, sys; print(json.dumps(sys.path[1:]))", cwd=tmp_path).stdout.strip()
+    for program in ("script.py", "middle.py"):
+        output = output_of(*LAUNCHER, program, cwd=tmp_path)
+        assert output.startswith('["rmsprop_graves", [')
+        assert f"{plain[1:-1]}], " in output
+
+
+def test_a_sitecustomize_that_is_there_is_run(tmp_path):
+    """By the launched interpreter, as by one that is not."""
+    write(tmp_path, "site/sitecustomize.py", "import sys; sys.customized = __file__")
+    write(tmp_path, "child.py", "import sys, sitecustomize; print(sys.customized == sitecustomize.__file__)")
+    write(tmp_path, "script.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=True)")
+    for launcher in ([], LAUNCHER):
+        output = output_of(*launcher, "script.py", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+        assert output == "True\n"
+
+
+def test_an_error_in_a_sitecustomize_is_reported_as_without_the_launcher(tmp_path):
+    """And the interpreter goes on."""
+    write(tmp_path, "site/sitecustomize.py", "import no_such_module")
+    write(tmp_path, "script.py", "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1)'])")
+    result = run(*LAUNCHER, "script.py", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert result.stdout == "1\n"
+    assert "Error in sitecustomize" in result.stderr
+    assert "no_such_module" in result.stderr
+
+
+def other_python():
+    """An interpreter that is another than this one, if this environment was made by one."""
+    base = getattr(sys, "_base_executable", sys.executable)
+    return base if base != sys.executable and sys.prefix != sys.base_prefix else None
+
+
+def test_another_python_is_left_alone(tmp_path):
+    """Even where it finds the package on its path; it prints and imports as ever."""
+    if other_python() is None:
+        pytest.skip("the tests do not run in a virtual environment")
+    code = "import sys; print('rmsprop_graves' in sys.modules, sorted(sys.modules))"
+    write(
+        tmp_path, "script.py", f"import subprocess; subprocess.run([{other_python()!r}, '-c', {code!r}], check=True)"
+    )
+    root = str(Path(rmsprop_graves.__file__).parent.parent)
+    launched = run(*LAUNCHER, "script.py", cwd=tmp_path, PYTHONPATH=root)
+    plain = run("script.py", cwd=tmp_path, PYTHONPATH=root)
+    assert launched.stderr == plain.stderr == ""
+    assert launched.stdout.startswith("False ")
+    ours = {"sitecustomize"}
+    assert set(eval(launched.stdout[6:])) - ours == set(eval(plain.stdout[6:])) - ours
+
+
+def test_the_startup_file_is_valid_on_any_python(tmp_path):
+    """Also on one that is older than the package supports."""
+    import ast
+
+    import rmsprop_graves._chainer7.startup as startup
+
+    source = (Path(next(iter(startup.__path__))) / "sitecustomize.py").read_text()
+    ast.parse(source, feature_version=(3, 4))
+    assert 'f"' not in source
+
+
+def test_the_workers_of_joblib_are_repaired(tmp_path):
+    """A plain program that imports the package first, and a launched one: an estimator of the script in loky."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    code = """
+        {first}
+        import chainer, numpy
+        from sklearn.base import BaseEstimator, RegressorMixin
+        from sklearn.model_selection import GridSearchCV
+
+        class Net(RegressorMixin, BaseEstimator):
+            def __init__(self, lr=1e-3):
+                self.lr = lr
+
+            def fit(self, x, y):
+                numpy.random.seed(0)
+                self.model = chainer.links.Linear(2, 1)
+                optimizer = chainer.optimizers.RMSpropGraves(self.lr).setup(self.model)
+                self.module_ = type(optimizer).__module__
+                for _ in range(5):
+                    optimizer.update(lambda: chainer.functions.mean_squared_error(self.model(x), y))
+                return self
+
+            def predict(self, x):
+                if self.module_.startswith("chainer") is {is_launched}:
+                    raise RuntimeError(self.module_)
+                return self.model(x).array
+
+        if __name__ == "__main__":
+            x = numpy.random.RandomState(0).standard_normal((12, 2)).astype("f")
+            search = GridSearchCV(Net(), {{"lr": [1e-3, 1e-2]}}, n_jobs=2, cv=2, error_score="raise")
+            search.fit(x, x[:, :1])
+            print(search.best_params_)
+        """
+    write(tmp_path, "plain.py", code.format(first="import rmsprop_graves", is_launched=False))
+    write(tmp_path, "launched.py", code.format(first="", is_launched=True))
+    assert output_of("plain.py", cwd=tmp_path) == "{'lr': 0.01}\n"
+    assert output_of(*LAUNCHER, "launched.py", cwd=tmp_path) == "{'lr': 0.01}\n"
+
+
+def test_the_workers_of_pytest_xdist_are_launched(tmp_path):
+    """They are interpreters of their own, started by execnet."""
+    if importlib.util.find_spec("xdist") is None:
+        pytest.skip("pytest-xdist is not installed")
+    write(
+        tmp_path,
+        "test_it.py",
+        """
+        import chainer, os
+
+        def test_in_a_worker():
+            assert os.environ["PYTEST_XDIST_WORKER"]
+            assert chainer.optimizers.RMSpropGraves.__module__.startswith("rmsprop_graves")
+        """,
+    )
+    arguments = ["-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "test_it.py"]
+    assert "1 passed" in output_of(*LAUNCHER, *arguments, cwd=tmp_path, PYTEST_ADDOPTS="")
