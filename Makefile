@@ -22,7 +22,8 @@ INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-const
 
 # A virtual environment that could not be made whole is not taken for one.
 .DELETE_ON_ERROR:
-.PHONY: demo test test-long coverage lint bench clients train-clients docs docs-test figures dist gpu matrix clean
+.PHONY: demo test test-long coverage lint bench clients train-clients chainer-record record docs docs-test figures dist gpu \
+	matrix clean
 
 demo: $(VENV)/examples
 	$(BIN)/python docs/examples/train_digits.py
@@ -46,7 +47,7 @@ lint: $(VENV)/lint
 bench: $(VENV)/$(PEERS)
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# In an environment of their own, for ChainerRL wants an older NumPy.
+# In an environment of their own, for ChainerRL wants an older Gym.
 clients:
 	$(MAKE) train-clients VENV='$(VENV)-clients'
 
@@ -56,6 +57,14 @@ train-clients: $(VENV)/examples,numba,test
 	-$(MAKE) '$(VENV)/chainerrl'
 	cd tests && '$(abspath $(BIN))/python' -m clients
 	$(BIN)/pytest $(PYTEST) tests/test_shared_memory.py
+
+# What the tests compare Chainer with: the record of plain Chainer on the stack that it was written for, without this
+# package. It needs Python 3.8.
+chainer-record:
+	$(MAKE) record VENV=.venv-reference PYTHON=$(if $(filter python3,$(PYTHON)),python3.8,$(PYTHON))
+
+record: $(VENV)/reference
+	cd tests && '$(abspath $(BIN))/python' -m chainer7.probes
 
 # The site is in docs/_build/html. The second run takes what the first has read.
 docs: $(VENV)/docs,examples,mpi,numba,oracle
@@ -98,6 +107,10 @@ $(BIN)/python:
 # cloudpickle of 2020, and ChainerRL would take a Gym that it cannot work with.
 $(VENV)/chainerrl: | $(BIN)/python
 	$(INSTALL) --no-deps chainerrl==0.8.0 gym==0.17.3
+	touch '$@'
+
+$(VENV)/reference: | $(BIN)/python
+	$(INSTALL) chainer==7.8.1 numpy==1.22.4 scipy==1.10.1 protobuf==3.20.3 h5py pillow matplotlib
 	touch '$@'
 
 # A file for each set of extras that is installed, newer than the sources that it was installed from.

@@ -54,8 +54,8 @@ def _run(arguments: list[str]) -> None:
         make_importable()
     except ImportError as error:
         sys.exit(str(error))
-    _take_over.launch()
     with launch.own_process() if _is_own_process() else launch.borrowed_process():
+        _take_over.launch()
         launch.run(arguments)
 
 
@@ -79,7 +79,7 @@ def _info() -> str:
     is_usable = not isinstance(cupy, Exception)
     lines = {
         "rmsprop_graves": rmsprop_graves.__version__,
-        "Python": f"{platform.python_version()}, {sys.executable}",
+        "Python": f"{platform.python_version()}, {sys.executable}{_supported_pythons()}",
         "NumPy": numpy.__version__,
         "Chainer": chainer,
         "CuPy": cupy.__version__ if is_usable else _why_no_cupy(cupy),
@@ -113,6 +113,17 @@ def _chainer_and_cupy() -> tuple[str, Any]:
             return why, importlib.import_module("cupy")
         except Exception as error:
             return why, error
+
+
+def _supported_pythons() -> str:
+    from importlib import metadata
+
+    try:
+        classifiers = metadata.metadata("rmsprop-graves").get_all("Classifier") or []
+    except metadata.PackageNotFoundError:
+        return ""
+    versions = [classifier.rpartition(" ")[2] for classifier in classifiers if " :: 3." in classifier]
+    return f"; supported are {versions[0]} to {versions[-1]}" if versions else ""
 
 
 def _on_cpu() -> str:

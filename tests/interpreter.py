@@ -32,13 +32,13 @@ def write(folder, name, code):
     return path
 
 
-def run(*arguments, cwd, options=(), python=sys.executable, **environment):
-    """What python does with the arguments, within a minute: a program that hangs is an error."""
+def run(*arguments, cwd, options=(), stdin="", python=sys.executable, **environment):
+    """What python does with the arguments and a standard input, within a minute: a program that hangs is an error."""
     return subprocess.run(
         [str(python), *options, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,

@@ -17,6 +17,7 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any, Callable, Iterator
 
 from rmsprop_graves._chainer7 import advice
+from rmsprop_graves._chainer7.processes import LAUNCHED_BY
 
 # Under -P and -I python does not add the program's folder to the import path.
 _IS_SAFE_PATH = getattr(sys.flags, "safe_path", sys.flags.isolated)
@@ -126,7 +127,7 @@ def _execute_file(content: bytes, file: str) -> None:
 
 
 def _bytecode(content: bytes) -> CodeType:
-    compiled: CodeType | None = pkgutil.read_code(io.BytesIO(content))  # type: ignore[attr-defined]
+    compiled: CodeType | None = pkgutil.read_code(io.BytesIO(content))
     if compiled is None:
         raise RuntimeError("Bad magic number in .pyc file")
     return compiled
@@ -180,6 +181,7 @@ def own_process() -> Iterator[None]:
 def borrowed_process() -> Iterator[None]:
     """For a process that goes on after the program, such as IPython's: what the program finds changed is put back."""
     argv, path, entries = sys.argv, sys.path, sys.path[:]
+    environment = {name: os.environ.get(name) for name in ("PYTHONPATH", LAUNCHED_BY)}
     modules = {name: sys.modules[name] for name in ("__main__", "__mp_main__") if name in sys.modules}
     if not _IS_SAFE_PATH:
         # As `python -m` does.
@@ -189,6 +191,10 @@ def borrowed_process() -> Iterator[None]:
     finally:
         sys.argv, sys.path = argv, path
         path[:] = entries
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         sys.modules.pop("__mp_main__", None)
         for name, module in modules.items():
             sys.modules[name] = module

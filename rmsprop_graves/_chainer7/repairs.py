@@ -317,7 +317,7 @@ REPAIRS = (
     Repair(
         "chainer.functions.math.fix",
         "F.fix",
-        "NumPy 2.4",
+        "NumPy 2.5",
         "DeprecationWarning: numpy.fix is deprecated",
         {"xp.fix(x)": "xp.trunc(x)"},
     ),
@@ -512,14 +512,14 @@ REPAIRS = (
     Repair(
         "onnx_chainer.export onnx_chainer.functions.math onnx_chainer.functions.array",
         "onnx_chainer",
-        "onnx 1.15",
+        "onnx 1.19",
         "ImportError: ONNX is not installed on your environment, although it is",
         _ONNX_MAPPING,
     ),
     Repair(
         "onnx_chainer.context",
         "onnx_chainer",
-        "onnx 1.15",
+        "onnx 1.19",
         "AttributeError: module 'onnx' has no attribute 'mapping'",
         {
             "from onnx import numpy_helper": (

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 from chainer.backends import cuda
+from interpreter import run, write
 
 import rmsprop_graves
 from rmsprop_graves import __main__, kernels
@@ -23,25 +24,12 @@ from rmsprop_graves.kernels import cupy as cupy_kernel
 LAUNCHER = ["-m", "rmsprop_graves"]
 
 
-def run(*arguments, cwd, options=(), stdin=""):
-    """What python does with the arguments and a standard input."""
-    command = [sys.executable, *options, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False)
-
-
 def assert_as_under_python(*arguments, cwd, options=(), stdin=""):
     """The output, errors and exit status are the same with and without the launcher. Returns the launcher's."""
     launched = run(*LAUNCHER, *arguments, cwd=cwd, options=options, stdin=stdin)
     plain = run(*arguments, cwd=cwd, options=options, stdin=stdin)
     assert (launched.stdout, launched.stderr, launched.returncode) == (plain.stdout, plain.stderr, plain.returncode)
     return launched
-
-
-def write(folder, name, code):
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(textwrap.dedent(code))
-    return path
 
 
 WHO_AM_I = """
@@ -383,13 +371,13 @@ def test_pickled_objects_of_the_main_module_come_back_from_a_pool(tmp_path):
 
 
 HOST = """
-    import runpy, sys
+    import os, runpy, sys
 
     class Main: pass
 
     def state():
         modules = [id(sys.modules.get(name)) for name in ("__main__", "__mp_main__")]
-        return sys.argv, id(sys.path), list(sys.path), modules, sys.excepthook
+        return sys.argv, id(sys.path), list(sys.path), modules, sys.excepthook, dict(os.environ)
 
     sys.argv[1:] = ARGUMENTS
     before = state()

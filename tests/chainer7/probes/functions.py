@@ -13,7 +13,7 @@ from .inputs import bits, definite, fractions, h, labels, large, normal, positiv
 UNARY = {
     normal: """absolute arctan ceil cos cosh erf erfc exp expm1 fix flatten floor hard_sigmoid identity logsumexp
         ndtr log_ndtr erfcx sigmoid sign sin sinh softplus square sum tan tanh relu relu6 selu softmax log_softmax crelu
-        argmax argmin max min average prod cumsum cumprod squeeze transpose decov batch_l2_norm_squared normalize
+        argmax argmin max min prod cumsum cumprod squeeze transpose decov batch_l2_norm_squared normalize
         fliplr flipud""",
     positive: "digamma lgamma log log10 log1p log2 rsqrt sqrt erfcinv",
     small: "arccos arcsin arctanh erfinv",
@@ -67,9 +67,24 @@ def _loss(function):
 
 def _with_reduction(function, **options):
     return (
+        lambda x=normal[4, 3], y=normal[4, 3]: function(x, y, reduce="mean", **options),
         lambda x=normal[4, 3], y=normal[4, 3]: function(x, y, reduce="no", **options),
         lambda x=large[4, 3], y=large[4, 3]: function(x, y, **options),
         lambda x=normal[40, 30], y=normal[40, 30]: function(x, y, **options),
+    )
+
+
+def _tested(function, *args):
+    """As for a test."""
+    with chainer.using_config("train", False):
+        return function(*args)
+
+
+def _fortran(rows, columns):
+    """The row and the column of every element, column by column."""
+    return (
+        numpy.tile(numpy.arange(rows, dtype="i"), columns),
+        numpy.repeat(numpy.arange(columns, dtype="i"), rows),
     )
 
 
@@ -97,6 +112,7 @@ def _pooling(function, n, **options):
     return (
         lambda x=normal[x]: function(x, 3, stride=2, pad=1, **options),
         lambda x=large[x]: function(x, 2, **options),
+        lambda x=normal[x], h=h: function(x, h(2), stride=h(2), pad=h(1), **options),
     )
 
 
@@ -144,9 +160,16 @@ FUNCTIONS.update({
     **{name: _binary(getattr(F, name)) for name in """add arctan2 maximum minimum fmod squared_difference squared_error
         absolute_error""".split()},
     **{name: FUNCTIONS[name] + _with_axes(getattr(F, name)) for name in "argmax argmin cumprod cumsum".split()},
-    **{name: FUNCTIONS[name] + _with_axis_tuples(getattr(F, name)) for name in "max min average prod sum".split()},
+    **{name: FUNCTIONS[name] + _with_axis_tuples(getattr(F, name)) for name in "max min prod sum".split()},
     **{name: FUNCTIONS[name] + _with_axes(getattr(F, name)) for name in "softmax log_softmax crelu logsumexp".split()},
     "add": (*_binary(F.add), lambda x=normal[2, 3], y=normal[2, 3], z=normal[2, 3]: F.add(x, y, z)),
+    "average": (
+        *_unary(F.average, normal),
+        *_with_axis_tuples(F.average),
+        lambda x=normal[2, 3], w=positive[3]: F.average(x, axis=-1, weights=w),
+        lambda x=normal[2, 3], w=positive[2, 3]: F.average(x, axis=(-1, 0), weights=w, keepdims=True),
+        lambda x=large[30, 3], w=positive[30, 3]: F.average(x, weights=w),
+    ),
     "clip": (
         lambda x=normal[2, 3], h=h: F.clip(x, h(-0.5), h(0.75)),
         lambda x=large[2, 3], h=h: F.clip(x, h(1), h(3)),
@@ -163,16 +186,19 @@ FUNCTIONS.update({
         lambda x=normal[2, 3], h=h: F.elu(x, h(0.75)),
         lambda x=normal[()], h=h: F.elu(x, h(0.1)),
         lambda x=large[2, 3]: F.elu(x),
+        lambda x=normal[2, 3], h=h: F.elu(x, h(-0.5)),
     ),
     "leaky_relu": (
         lambda x=normal[2, 3], h=h: F.leaky_relu(x, h(0.1)),
         lambda x=large[2, 3], h=h: F.leaky_relu(x, h(0.25)),
         lambda x=normal[()], h=h: F.leaky_relu(x, h(0.25)),
+        lambda x=normal[2, 3], h=h: F.leaky_relu(x, h(-0.1)),
     ),
     "rrelu": (
         lambda x=normal[2, 3], h=h: F.rrelu(x, h(0.1), h(0.25)),
         lambda x=normal[2, 3], r=fractions.raw[2, 3]: F.rrelu(x, r=r, return_r=True),
         lambda x=normal[()]: F.rrelu(x),
+        lambda x=normal[2, 3], h=h: _tested(F.rrelu, x, h(0.1), h(0.25)),
     ),
     "selu": (*_unary(F.selu, normal), lambda x=normal[2, 3], h=h: F.selu(x, h(1.5), h(1.1))),
     "softplus": (*_unary(F.softplus, normal), lambda x=normal[2, 3], h=h: F.softplus(x, h(2.5))),
@@ -194,7 +220,11 @@ FUNCTIONS.update({
     "scale": _scaled(F.scale),
     "bias": _scaled(F.bias),
     # Shapes.
-    "as_strided": (lambda x=normal[6]: F.as_strided(x, (2, 3), (1, 2), 0),),
+    "as_strided": (
+        lambda x=normal[6]: F.as_strided(x, (2, 3), (1, 2), 0),
+        lambda x=normal[6]: F.as_strided(x, (3, 2), (1, 1), 1),
+        lambda x=normal[2, 3]: F.as_strided(F.transpose(x), (2, 2), (1, 3)),
+    ),
     "broadcast": (lambda x=normal[2, 1], y=normal[3], z=normal[()]: F.broadcast(x, y, z),),
     "broadcast_to": (lambda x=normal[2, 1]: F.broadcast_to(x, (3, 2, 4)), lambda x=normal[()]: F.broadcast_to(x, (2,))),
     "cast": tuple(
@@ -241,7 +271,7 @@ FUNCTIONS.update({
         lambda xs=(normal[2], normal[3]): F.pad_sequence(xs, padding=0.1),
     ),
     "permutate": (lambda x=normal[3, 2]: F.permutate(x, numpy.array([2, 0, 1]), inv=True),),
-    "repeat": (lambda x=normal[2, 3]: F.repeat(x, (1, 2, 0), axis=1), lambda x=normal[2, 3]: F.repeat(x, 300)),
+    "repeat": (lambda x=normal[2, 3]: F.repeat(x, (1, 2, 0), axis=1), lambda x=normal[2, 3]: F.repeat(x, 300), lambda x=normal[2, 3]: F.repeat(x, 2, -1)),
     "reshape": (lambda x=normal[2, 3]: F.reshape(x, (3, -1)),),
     "resize_images": tuple(
         (lambda options: lambda x=normal[1, 2, 3, 4]: F.resize_images(x, (5, 3), **options))(options)
@@ -278,6 +308,8 @@ FUNCTIONS.update({
         lambda a=normal[2, 3], b=normal.of("float32")[3]: F.matmul(a, b),
         lambda a=large[2, 50], b=large[50, 2]: F.matmul(a, b),
         lambda a=normal[3], b=normal[3]: F.matmul(a, b),
+        lambda a=normal[3], b=normal[2, 3, 4]: F.matmul(a, b),
+        lambda a=normal[2, 2, 3], b=normal[3]: F.matmul(a, b, transb=True),
     ),
     "batch_matmul": (
         lambda a=normal[2, 3], b=normal[2, 3, 4]: F.batch_matmul(a, b, transa=True),
@@ -288,20 +320,32 @@ FUNCTIONS.update({
         lambda a=normal[2, 2, 3], b=normal[2, 3, 4]: F.sparse_matmul(chainer.utils.to_coo(a.array), b),
         lambda a=normal[2, 3], b=normal[3, 4]: F.sparse_matmul(a, chainer.utils.to_coo(b.array, requires_grad=True)),
         lambda a=large[3, 3], b=large[3, 4]: F.sparse_matmul(chainer.utils.to_coo(a.array), b, transa=True),
+        lambda a=normal[2, 2, 3], b=normal[2, 4, 3]: F.sparse_matmul(
+            chainer.utils.to_coo(a.array, requires_grad=True), b, transb=True
+        ),
+        lambda a=normal[2, 3], b=normal[3, 4]: F.sparse_matmul(
+            chainer.utils.CooMatrix(a.array.T.ravel(), *_fortran(2, 3), (2, 3), order="F", requires_grad=True), b
+        ),
     ),
-    "tensordot": (lambda a=normal[2, 3, 4], b=normal[4, 3, 2]: F.tensordot(a, b, axes=((1, 2), (1, 0))),),
+    "tensordot": (lambda a=normal[2, 3, 4], b=normal[4, 3, 2]: F.tensordot(a, b, axes=((1, 2), (1, 0))), lambda a=normal[2, 3], b=normal[3, 4]: (
+        F.tensordot(a, b, 1), F.tensordot(a, b, (1, 0)))),
     "einsum": (
         lambda a=normal[2, 3], b=normal[3, 4]: F.einsum("ij,jk->k", a, b),
         lambda a=normal[3, 3]: (F.einsum("ii", a), F.einsum("ii->i", a)),
         lambda a=large[2, 50], b=large[50]: F.einsum("ij,j", a, b),
         lambda a=normal[2, 3], b=normal[3]: F.einsum(a, [0, 1], b, [1], [0]),
+        lambda a=normal[2, 3, 4], b=normal[3]: F.einsum("...ij,i->...j", a, b),
+        lambda a=normal[2, 3], b=normal[2]: F.einsum(a, [0, Ellipsis], b, [0], [Ellipsis]),
     ),
     "det": (lambda a=definite[3, 3]: F.det(a),),
     "batch_det": (lambda a=definite[2, 3, 3]: F.batch_det(a),),
     "inv": (lambda a=definite[3, 3]: F.inv(a),),
     "batch_inv": (lambda a=definite[2, 3, 3]: F.batch_inv(a),),
     "cholesky": (lambda a=definite[3, 3]: F.cholesky(a),),
-    "fft": (lambda x=normal[2, 4], y=normal[2, 4]: F.fft((x, y)),),
+    "fft": (
+        lambda x=normal[2, 4], y=normal[2, 4]: F.fft((x, y)),
+        lambda x=normal[2, 4], y=normal[2, 4]: (F.fft((x, y))[0], F.fft((x, y))[1]),
+    ),
     "ifft": (lambda x=normal[2, 4], y=normal[2, 4]: F.ifft((x, y)),),
     # Connections.
     "linear": (
@@ -309,6 +353,7 @@ FUNCTIONS.update({
         lambda x=normal[2, 2, 3], w=normal[4, 3]: F.linear(x, w, n_batch_axes=2),
         lambda x=large[2, 50], w=large[2, 50]: F.linear(x, w),
         lambda x=normal[2, 3], w=normal.of("float32")[4, 3], b=normal.of("float32")[4]: F.linear(x, w, b),
+        lambda x=normal[3, 1], w=normal[2, 3]: F.linear(F.transpose(x), w),
     ),
     "bilinear": (
         lambda e=normal[2, 3], f=normal[2, 4], w=normal[3, 4, 2]: F.bilinear(e, f, w),
@@ -377,6 +422,11 @@ FUNCTIONS.update({
             )
         ))(reduction)
         for reduction in ("mean", "no")
+    )
+    + (
+        lambda xs=(normal[2, 3], normal[2, 3], normal[2, 3], normal[2, 3]): (
+            F.connectionist_temporal_classification(xs, numpy.array([[1, 2], [2, 1]], "i"), 0)
+        ),
     ),
     "contrastive": (
         lambda x=normal[4, 3], y=normal[4, 3], t=bits[4], h=h: F.contrastive(x, y, t, h(3.5), reduce="no"),
@@ -429,6 +479,12 @@ FUNCTIONS.update({
         ),
         lambda x=normal[4000, 3], t=signed_labels[4000]: F.softmax_cross_entropy(x, t),
         lambda x=normal[4, 3], t=signed_labels[4]: F.softmax_cross_entropy(x, t, cache_score=False),
+        lambda x=normal[4, 3], t=labels[4], w=positive.raw[3]: (
+            F.softmax_cross_entropy(x, t, class_weight=w, cache_score=False)
+        ),
+        lambda x=normal[4, 3], t=labels[4], w=positive.raw[3]: (
+            F.softmax_cross_entropy(x, t, class_weight=w, normalize=False, enable_double_backprop=True)
+        ),
     ),
     # Evaluations.
     "accuracy": (
@@ -469,8 +525,15 @@ FUNCTIONS.update({
     "simplified_dropconnect": (
         lambda x=normal[2, 3], w=normal[4, 3], b=normal[4], h=h: F.simplified_dropconnect(x, w, b, h(0.25)),
         lambda x=normal[2, 3], w=normal[4, 3]: F.simplified_dropconnect(x, w, use_batchwise_mask=False),
+        lambda x=normal[2, 3], w=normal[4, 3], mask=bits[2, 4, 3], h=h: (
+            F.simplified_dropconnect(x, w, None, h(0.1), mask=mask.astype(bool))
+        ),
+        lambda x=normal[2, 3], w=normal[4, 3], h=h: F.simplified_dropconnect(x, w, None, h(0.1), train=False),
     ),
-    "zoneout": (lambda x=normal[2, 3], y=normal[2, 3], h=h: F.zoneout(x, y, h(0.25)),),
+    "zoneout": (
+        lambda x=normal[2, 3], y=normal[2, 3], h=h: F.zoneout(x, y, h(0.25)),
+        lambda x=normal[2, 3], y=normal[2, 3], h=h: _tested(F.zoneout, x, y, h(0.1)),
+    ),
     # Normalizations.
     "batch_normalization": (
         lambda x=normal[4, 3], gamma=normal[3], beta=normal[3], h=h: F.batch_normalization(x, gamma, beta, eps=h(1e-3)),
@@ -543,13 +606,15 @@ FUNCTIONS.update({
     ),
     # Pooling.
     **{f"average_pooling_{n}d": _pooling(getattr(F, f"average_pooling_{n}d"), n) for n in (1, 2, 3)},
-    "average_pooling_nd": (*_pooling(F.average_pooling_nd, 2), *_pooling(F.average_pooling_nd, 1, pad_value=None)),
+    "average_pooling_nd": (*_pooling(F.average_pooling_nd, 2), *_pooling(F.average_pooling_nd, 1, pad_value=None), *_pooling(F.average_pooling_nd, 2, pad_value=None)),
     **{f"max_pooling_{n}d": _pooling(getattr(F, f"max_pooling_{n}d"), n, return_indices=True) for n in (1, 2, 3)},
     "max_pooling_nd": _pooling(F.max_pooling_nd, 2, cover_all=False),
-    **{f"unpooling_{n}d": _pooling(getattr(F, f"unpooling_{n}d"), n) for n in (1, 2, 3)},
+    **{f"unpooling_{n}d": _pooling(getattr(F, f"unpooling_{n}d"), n) for n in (1, 3)},
+    "unpooling_2d": (*_pooling(F.unpooling_2d, 2), lambda x=normal[1, 2, 2, 3]: F.unpooling_2d(x, 2, cover_all=False)),
     "unpooling_nd": _pooling(F.unpooling_nd, 2, cover_all=False),
     "upsampling_2d": (
         lambda x=normal[1, 2, 4, 5]: F.upsampling_2d(*F.max_pooling_2d(x, 2, return_indices=True), 2, outsize=(4, 5)),
+        lambda x=normal[1, 2, 4, 6]: F.upsampling_2d(*F.max_pooling_2d(x, 2, return_indices=True), 2, cover_all=False),
     ),
     "spatial_pyramid_pooling_2d": (lambda x=normal[1, 2, 4, 5]: F.spatial_pyramid_pooling_2d(x, 2, "max"),),
     "roi_average_align_2d": _regions(F.roi_average_align_2d, (2, 3)),
@@ -565,11 +630,18 @@ FUNCTIONS.update({
     "lstm": (
         lambda c=normal[2, 3], x=normal[2, 12]: F.lstm(c, x),
         lambda c=normal[3, 3], x=normal[2, 12]: F.lstm(c, x),
+        lambda c=normal[2, 3], x=normal[2, 12]: F.lstm(c, x)[1],
+        lambda c=normal[3, 3], x=normal[2, 12]: F.lstm(c, x)[0],
     ),
-    "slstm": (lambda c=normal[2, 2], d=normal[2, 2], x=normal[2, 8], y=normal[2, 8]: F.slstm(c, d, x, y),),
+    "slstm": (
+        lambda c=normal[2, 2], d=normal[2, 2], x=normal[2, 8], y=normal[2, 8]: F.slstm(c, d, x, y),
+        lambda c=normal[2, 2], d=normal[2, 2], x=normal[2, 8], y=normal[2, 8]: F.slstm(c, d, x, y)[0],
+        lambda c=normal[2, 2], d=normal[2, 2], x=normal[2, 8], y=normal[2, 8]: F.slstm(c, d, x, y)[1],
+    ),
     "tree_lstm": (
         lambda c=normal[2, 2], d=normal[2, 2], x=normal[2, 10]: F.tree_lstm(c, d, x),
         lambda c=normal[2, 2], x=normal[2, 8]: F.tree_lstm(c, x),
+        lambda c=normal[2, 2], x=normal[2, 8]: F.tree_lstm(c, x)[1],
     ),
     "n_step_rnn": _rnn(F.n_step_rnn, 2, activation="relu"),
     "n_step_birnn": _rnn(F.n_step_birnn, 2, directions=2),

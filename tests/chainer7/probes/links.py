@@ -79,6 +79,17 @@ def _features(link_class, layer):
     return probe
 
 
+def _extracted(link_class, layer):
+    """Of an image as Pillow would give it."""
+    image = (numpy.arange(3 * 32 * 32) % 251).reshape(3, 32, 32).astype("u1")
+    return link_class(pretrained_model=None).extract([image], layers=[layer], size=None)[layer].array
+
+
+def _shrinking(link, *steps):
+    """Of a batch that gets smaller as its sequences end."""
+    return [link(step) for step in steps], link.c, link.h, link
+
+
 class _Doubled(chainer.Chain):
     def __init__(self):
         super().__init__()
@@ -99,7 +110,11 @@ def _reports(classifier, x, t):
 
 LINKS = {
     # Activations.
-    "Maxout": lambda x=X: _applied(L.Maxout(3, 2, 2), x),
+    "Maxout": (
+        lambda x=X: _applied(L.Maxout(3, 2, 2), x),
+        lambda x=X, w=normal.raw[2, 2, 3], b=normal.raw[2, 2]: _applied(L.Maxout(3, 2, 2, w, b), x),
+        lambda x=X, h=h: _applied(L.Maxout(3, 2, 2, lambda array: array.fill(0.5), lambda array: array.fill(h(0.1))), x),
+    ),
     "PReLU": lambda x=X, h=h: _applied(L.PReLU((3,), h(0.1)), x),
     "SimplifiedDropconnect": lambda x=X, h=h: _applied(L.SimplifiedDropconnect(3, 2, h(0.1)), x),
     "Swish": (lambda x=X, h=h: _applied(L.Swish((3,), h(0.75)), x), lambda x=X: _applied(L.Swish(None), x)),
@@ -108,6 +123,8 @@ LINKS = {
         lambda x=X: _applied(L.Linear(3, 2), x),
         lambda x=normal[2, 2, 3], h=h: _applied(L.Linear(None, 2, initial_bias=h(0.1)), x, n_batch_axes=2),
         lambda x=X, h=h: _applied(L.Linear(3, 2, initialW=h(0.1)), x),
+        lambda x=X, w=normal.raw[2, 3], b=normal.raw[2]: _applied(L.Linear(3, 2, False, w, b), x),
+        lambda x=X, w=normal.raw[2, 3], b=normal.raw[2]: _applied(L.Linear.from_params(w, b), x),
         lambda x=normal.of("float16")[4, 3]: _applied(_mixed(L.Linear, 3, 2), x),
     ),
     "Bias": (
@@ -117,8 +134,15 @@ LINKS = {
     "Scale": (
         lambda x=X: _applied(L.Scale(1, (3,), True), x),
         lambda x=X, w=normal[4]: _applied(L.Scale(0), x, w),
+        lambda x=X, w=normal[4]: _applied(L.Scale(0, None, True, (4,)), x, w),
     ),
-    "Bilinear": lambda e=normal[2, 3], f=normal[2, 4]: _applied(L.Bilinear(3, 4, 2), e, f),
+    "Bilinear": (
+        lambda e=normal[2, 3], f=normal[2, 4]: _applied(L.Bilinear(3, 4, 2), e, f),
+        lambda e=normal[2, 3], f=normal[2, 4], h=h: _applied(
+            L.Bilinear(3, 4, 2, initialW=h(0.1), initial_bias=(h(0.1), h(0.2), h(0.3))), e, f
+        ),
+        lambda e=normal[2, 3], f=normal[2, 4]: _applied(L.Bilinear(3, 4, 2, nobias=True), e, f),
+    ),
     **{
         f"{kind}{n}D": (
             _image(getattr(L, f"{kind}{n}D"), 2, 4, 2, stride=2, pad=1, n=n),
@@ -158,6 +182,7 @@ LINKS = {
     "StatelessMGU": lambda state=S, x=STEP: _applied(L.StatelessMGU(3, 2), state, x),
     "LSTM": (
         _stateful(L.LSTM),
+        lambda x=STEP, y=small[2, 3]: _shrinking(L.LSTM(None, 2), x, y),
         lambda x=STEP, h=h: _applied(
             L.LSTM(3, 2, lateral_init=h(0.1), upward_init=h(0.1), bias_init=h(0.25), forget_bias_init=h(1)), x, steps=2
         ),
@@ -168,13 +193,23 @@ LINKS = {
         _stateful(L.StatefulZoneoutLSTM),
         lambda x=STEP, h=h: _applied(L.StatefulZoneoutLSTM(3, 2, h(0.1), h(0.25)), x, steps=3),
     ),
-    "ChildSumTreeLSTM": lambda c=S, s=S, x=STEP: _applied(L.ChildSumTreeLSTM(3, 2), c, c, s, s, x),
-    "NaryTreeLSTM": lambda c=S, s=S, x=STEP: _applied(L.NaryTreeLSTM(3, 2, 2), c, c, s, s, x),
+    "ChildSumTreeLSTM": (
+        lambda c=S, s=S, x=STEP: _applied(L.ChildSumTreeLSTM(3, 2), c, c, s, s, x),
+        lambda c=S, s=S: _applied(L.ChildSumTreeLSTM(3, 2), c, None, None, s, None),
+        lambda x=STEP: _applied(L.ChildSumTreeLSTM(3, 2), x),
+    ),
+    "NaryTreeLSTM": (
+        lambda c=S, s=S, x=STEP: _applied(L.NaryTreeLSTM(3, 2, 2), c, c, s, s, x),
+        lambda c=S, s=S: _applied(L.NaryTreeLSTM(3, 2, 2), c, None, None, s, None),
+    ),
     **{name: _rnn(getattr(L, name)) for name in "NStepRNNTanh NStepRNNReLU NStepBiRNNTanh NStepBiRNNReLU".split()},
     **{name: _rnn(getattr(L, name)) for name in "NStepGRU NStepBiGRU".split()},
     **{name: _rnn(getattr(L, name), cells=True) for name in "NStepLSTM NStepBiLSTM".split()},
     # Losses.
-    "BinaryHierarchicalSoftmax": lambda x=X, t=labels[4]: _applied(L.BinaryHierarchicalSoftmax(3, ((0, 1), 2)), x, t),
+    "BinaryHierarchicalSoftmax": (
+        lambda x=X, t=labels[4]: _applied(L.BinaryHierarchicalSoftmax(3, ((0, 1), 2)), x, t),
+        lambda: str(L.BinaryHierarchicalSoftmax.create_huffman_tree({0: 2, 1: numpy.float32(5), 2: numpy.uint8(1)})),
+    ),
     "BlackOut": lambda x=X, t=labels[4]: _applied(L.BlackOut(3, [1, 2, 3, 4], 2), x, t),
     "NegativeSampling": (
         lambda x=X, t=labels[4]: _applied(L.NegativeSampling(3, [1, 2, 3, 4], 2), x, t),
@@ -186,11 +221,17 @@ LINKS = {
             L.CRF1d(3, h(0.1)), xs, [numpy.array(t, "i") for t in ([0, 1], [2, 1], [0])]
         ),
         lambda xs=(normal[2, 3], normal[2, 3]): L.CRF1d(3, 0.1).argmax(xs),
+        lambda xs=(normal[2, 3], normal[3, 3]): _applied(
+            L.CRF1d(3), xs, [numpy.array(t, "i") for t in ([0, 1], [2, 1, 0])], transpose=True
+        ),
+        lambda xs=(normal[2, 3], normal[3, 3]): L.CRF1d(3, 0.1).argmax(xs, transpose=True),
     ),
     "Classifier": (
         lambda x=X, t=labels[4]: _applied(L.Classifier(L.Linear(3, 3)), x, t),
         lambda x=normal[4000, 3], t=labels[4000]: _applied(L.Classifier(L.Linear(3, 3), F.hinge, F.accuracy), x, t),
         lambda x=X, t=labels[4]: _reports(L.Classifier(_Doubled()), x, t),
+        lambda x=X, t=labels[4]: _applied(L.Classifier(L.Linear(3, 3), label_key=0), t, x),
+        lambda x=X, t=labels[4]: _applied(L.Classifier(L.Linear(3, 3), label_key="t"), x, t=t),
     ),
     # Normalizations.
     "BatchNormalization": (
@@ -201,10 +242,13 @@ LINKS = {
         ),
         lambda x=normal[4, 3]: _applied(L.BatchNormalization(3), x, finetune=True, steps=20),
         lambda x=tiny[4, 3]: _applied(L.BatchNormalization(3), x, steps=20),
+        lambda x=normal[4, 3]: _applied(L.BatchNormalization(3, use_gamma=False, use_beta=False), x),
     ),
     "BatchRenormalization": (
         *_statistics(L.BatchRenormalization),
         lambda x=normal[4, 3], h=h: _applied(L.BatchRenormalization(3, h(1.5), h(0.1)), x, steps=20),
+        lambda x=normal[4, 3]: _applied(L.BatchRenormalization(3, 1.5, 0.1), x, finetune=True, steps=20),
+        lambda x=normal[4, 3]: _applied(L.BatchRenormalization(3, use_gamma=False, use_beta=False), x),
     ),
     "DecorrelatedBatchNormalization": (
         lambda x=normal[6, 4], h=h: _applied(
@@ -212,6 +256,7 @@ LINKS = {
         ),
         lambda x=normal[6, 4]: _applied(L.DecorrelatedBatchNormalization(4, 2, eps=1e-2), x, steps=300),
         lambda x=normal[6, 4]: _used(L.DecorrelatedBatchNormalization(4, 2, eps=1e-2), x),
+        lambda x=normal[6, 4]: _applied(L.DecorrelatedBatchNormalization(4, 2, eps=1e-2), x, finetune=True, steps=20),
     ),
     "GroupNormalization": lambda x=normal[2, 4, 3], h=h: _applied(
         L.GroupNormalization(2, eps=h(1e-3), initial_gamma=h(0.1), initial_beta=h(0.75)), x
@@ -221,7 +266,7 @@ LINKS = {
         lambda x=normal[4, 3]: _applied(L.LayerNormalization(), x),
     ),
     # Networks for images.
-    "GoogLeNet": (_features(L.GoogLeNet, "conv1"), _vision(googlenet.prepare)),
+    "GoogLeNet": (_features(L.GoogLeNet, "conv1"), _vision(googlenet.prepare), lambda: _extracted(L.GoogLeNet, "conv1")),
     "ResNet50Layers": (_features(L.ResNet50Layers, "res2"), _vision(resnet.prepare)),
     "VGG16Layers": _vision(vgg.prepare),
 }

@@ -84,13 +84,29 @@ def _optimizer(name, values):
         lambda dtype=DTYPE, h=h: _stepped(given(h), dtype, full_precision=True),
         lambda dtype=DTYPE: _scaled(make(), dtype),
         lambda dtype=DTYPE: _saved(given(float), given(float), dtype),
+        lambda dtype=DTYPE, h=h: _of_its_own(make(), values, dtype, h),
     )
+
+
+def _of_its_own(optimizer, values, dtype, h):
+    """Parameters with hyperparameters of their own, and what the optimizer says of its rate."""
+    model = L.Linear(3, 2, initialW=0.5)
+    optimizer.setup(model)
+    for name, value in values.items():
+        if name != "beta":
+            setattr(model.W.update_rule.hyperparam, name, h(value))
+    x = numpy.linspace(-1, 2, 12).reshape(4, 3).astype(dtype)
+    for _ in range(3):
+        optimizer.update(lambda: F.sum(model(x) ** 2))
+    rates = [float(rule.lr) for rule in (optimizer, model.W.update_rule) if hasattr(type(rule), "alpha_t")]
+    return _state(optimizer), rates
 
 
 def _scaled(optimizer, dtype):
     """With the loss scaled, by a number and by itself."""
     model = L.Linear(3, 2, initialW=0.5)
     optimizer.setup(model)
+    optimizer.add_hook(optimizer_hooks.WeightDecay(0.1))
     x = numpy.linspace(-1, 2, 12).reshape(4, 3).astype(dtype)
     for scale in (numpy.float32(128), 128.0, "dynamic"):
         if scale == "dynamic":
@@ -137,11 +153,16 @@ def _normalized(make):
             return y, link(x), link
 
     def image(x=normal[2, 2, 4, 4], h=h):
-        link = L.Convolution2D(2, 3, 2)
+        link = L.Convolution2D(None, 3, 2)
         link.add_hook(make(h))
         return link(x), link
 
-    return probe, image
+    def transposed(x=normal[2, 2, 4, 4]):
+        link = L.Deconvolution2D(2, 3, 2)
+        link.add_hook(make(float))
+        return link(x), link
+
+    return probe, image, transposed
 
 
 def _timed(hook, called):
@@ -184,7 +205,15 @@ def _scaling(name, *more):
 
 
 PROBES = {
-    "chainer.optimizers": {name: _optimizer(name, values) for name, values in HYPERPARAMETERS.items()},
+    "chainer.optimizers": {
+        **{name: _optimizer(name, values) for name, values in HYPERPARAMETERS.items()},
+        "RMSprop": (
+            *_optimizer("RMSprop", HYPERPARAMETERS["RMSprop"]),
+            lambda dtype=DTYPE, h=h: _stepped(
+                optimizers.RMSprop(h(0.1), h(0.9), h(1e-3), eps_inside_sqrt=True), dtype
+            ),
+        ),
+    },
     "chainer.optimizer_hooks": {
         "GradientClipping": _hook(lambda h: optimizer_hooks.GradientClipping(h(0.1)))
         + _hook(lambda h: optimizer_hooks.GradientClipping(h(100))),
@@ -210,11 +239,17 @@ PROBES = {
         "NaN": _initialized(lambda h, dtype: I.NaN(dtype), (2, 3)),
         "One": _initialized(lambda h, dtype: I.One(dtype), (2, 3)),
         "Zero": _initialized(lambda h, dtype: I.Zero(dtype), (2, 3)),
+        "HeNormal": (
+            *_scaling("HeNormal"),
+            lambda dtype=DTYPE, h=h: I.generate_array(
+                I.HeNormal(h(1.1), dtype, fan_option="fan_out", rng=numpy.random.RandomState(1)), (4, 3), numpy
+            ),
+        ),
         "Normal": _scaling("Normal", ()),
         "Uniform": _scaling("Uniform", ()),
         **{
             name: _scaling(name)
-            for name in """LeCunNormal GlorotNormal HeNormal LeCunUniform GlorotUniform HeUniform Orthogonal""".split()
+            for name in """LeCunNormal GlorotNormal LeCunUniform GlorotUniform HeUniform Orthogonal""".split()
         },
         "UpsamplingDeconvFilter": _initialized(lambda h, dtype: I.UpsamplingDeconvFilter(dtype=dtype), (3, 3, 4, 4)),
         "DownsamplingConvFilter": _initialized(lambda h, dtype: I.DownsamplingConvFilter(dtype=dtype), (3, 3, 3, 3)),

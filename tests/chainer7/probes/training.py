@@ -148,6 +148,18 @@ def _dictionary(dtype, kind, weighted=False):
     return summary.make_statistics(), summary.compute_mean(), saved
 
 
+def _resumed_dictionary(dtype):
+    summary, saved = reporter.DictSummary(), {}
+    for value in _values(dtype, 3.75, 300, "scalar", 1):
+        summary.add({"x": value})
+    summary.serialize(serializers.DictionarySerializer(saved))
+    summary = reporter.DictSummary()
+    summary.serialize(serializers.NpzDeserializer(saved))
+    for value in _values(dtype, 3.75, 10, "scalar", 1):
+        summary.add({"x": value})
+    return summary.make_statistics()
+
+
 SUMMARIES = (
     *(
         (lambda kind, number, count, step: lambda dtype=DTYPE: _summarized(_values(dtype, number, count, kind, step)))(*args)
@@ -209,16 +221,16 @@ def _evaluated(dtype, kind, count=1000):
     return evaluator()
 
 
-def _logged(dtype, kind, **options):
-    log = extensions.LogReport(trigger=(1000, "iteration"), **options)
+def _logged(dtype, kind, interval=400, **options):
+    log = extensions.LogReport(trigger=(interval, "iteration"), **options)
     text = io.StringIO()
     printed = extensions.PrintReport(["epoch", "iteration", "main/loss", "lr"], log, text)
     _, files, trainer = _trained(
         log,
-        (printed, (1000, "iteration")),
+        (printed, (interval, "iteration")),
         (extensions.observe_lr(), ONE_BY_ONE),
         observe=_reported(dtype, 3.75, kind, 2),
-        iterations=2000,
+        iterations=2 * interval,
     )
     saved = {}
     trainer.get_extension("LogReport").serialize(serializers.DictionarySerializer(saved))
@@ -232,9 +244,9 @@ def _averaged(dtype, value, total, kind="scalar"):
     if kind == "scalar":
         observe = {key: one[()] for key, one in observe.items()}
     seen, _, _ = _trained(
-        extensions.MicroAverage("n", "d", "result", (1000, "iteration")),
+        extensions.MicroAverage("n", "d", "result", (400, "iteration")),
         observe=lambda _: dict(observe),
-        iterations=2000,
+        iterations=800,
         look=lambda trainer: trainer.observation.get("result"),
     )
     return [one for one in seen if one is not None]
@@ -315,8 +327,8 @@ def _plotted(dtype, kind):
     import matplotlib
 
     matplotlib.use("Agg")
-    plot = extensions.PlotReport(["main/loss"], trigger=(1000, "iteration"), filename="plot.png")
-    _, files, _ = _trained(plot, observe=_reported(dtype, 3.75, kind, 2), iterations=1000)
+    plot = extensions.PlotReport(["main/loss"], trigger=(400, "iteration"), filename="plot.png")
+    _, files, _ = _trained(plot, observe=_reported(dtype, 3.75, kind, 2), iterations=400)
     saved = {}
     plot.serialize(serializers.DictionarySerializer(saved))
     return json.loads(str(saved["_plot_plot.png"])), files
@@ -463,7 +475,11 @@ def _failed(dtype):
     return _trained((training.make_extension()(spoil), ONE_BY_ONE), (extensions.FailOnNonNumber(), ONE_BY_ONE))
 
 
-DICTIONARIES = (*_each_kind(_dictionary), *_each_kind(lambda dtype, kind: _dictionary(dtype, kind, True)))
+DICTIONARIES = (
+    lambda dtype=DTYPE: _resumed_dictionary(dtype),
+    *_each_kind(_dictionary), 
+    *_each_kind(lambda dtype, kind: _dictionary(dtype, kind, True)),
+)
 
 PROBES = {
     "chainer.reporter": {
@@ -491,9 +507,12 @@ PROBES = {
             *_schedule(lambda h: extensions.ExponentialShift("lr", h(1.1), h(0.2), h(0.3))),
         ),
         "FailOnNonNumber": lambda dtype=DTYPE: _failed(dtype),
-        "InverseShift": _schedule(lambda h: extensions.InverseShift("lr", h(0.1), h(0.75), h(0.2), h(0.15))),
+        "InverseShift": (
+            *_schedule(lambda h: extensions.InverseShift("lr", h(0.1), h(0.75), h(0.2), h(0.15))),
+            *_schedule(lambda h: extensions.InverseShift("lr", h(0.1), h(-0.75), target=h(0.15))),
+        ),
         "LinearShift": _schedule(lambda h: extensions.LinearShift("lr", (h(0.1), h(0.01)), (h(2), h(8)))),
-        "LogReport": _each_kind(_logged),
+        "LogReport": (*_each_kind(_logged), lambda: _logged(numpy.dtype("float16"), "scalar", 3000)),
         "MicroAverage": (
             lambda dtype=DTYPE: _averaged(dtype, 13, 20),
             lambda dtype=DTYPE: _averaged(dtype, 13, 20, "array"),
@@ -525,7 +544,7 @@ PROBES = {
     },
     "chainer.training.triggers": {
         "BestValueTrigger": _fired(lambda: triggers.BestValueTrigger("main/loss", lambda best, new: new > best, (2, "epoch")))
-        + _fired(lambda: triggers.BestValueTrigger("main/loss", lambda best, new: new != best, (900, "iteration")), iterations=1800),
+        + _fired(lambda: triggers.BestValueTrigger("main/loss", lambda best, new: new != best, (300, "iteration")), value=3.75, iterations=600),
         "EarlyStoppingTrigger": (
             *_each_kind(lambda dtype, kind: _stopped(dtype, kind, patience=3)),
             *_each_kind(lambda dtype, kind: _stopped(dtype, kind, patients=2, mode="max")),
