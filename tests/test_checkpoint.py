@@ -16,17 +16,11 @@ from chainer import links as L
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from chainer.optimizers.sgd import SGDRule
 from chainer.serializers import load_hdf5, load_npz, save_hdf5, save_npz
+from file_formats import SAVE_AND_LOAD, h5py, needs_h5py
 from models import Arrays, arrays_of, assert_same_bits
 
 import rmsprop_graves
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
-
-try:
-    import h5py
-except ImportError:  # the other format is tested without it
-    h5py = None
-
-needs_h5py = pytest.mark.skipif(h5py is None, reason="h5py is not installed")
 
 STATES = ("n", "g", "delta")
 SHAPES = {"p0": (2, 3), "p1": (4,), "p2": ()}
@@ -95,10 +89,6 @@ def write_hdf5(path, entries):
 
 FORMATS = {"npz": (write_npz, load_npz), "hdf5": (write_hdf5, load_hdf5)}
 BOTH_FORMATS = ["npz", pytest.param("hdf5", marks=needs_h5py)]
-SAVE_AND_LOAD = [
-    pytest.param(save_npz, load_npz, id="npz"),
-    pytest.param(save_hdf5, load_hdf5, id="hdf5", marks=needs_h5py),
-]
 
 
 def replaced(key, value):

@@ -15,6 +15,7 @@ import numpy
 import pytest
 from chainer import optimizer_hooks
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from file_formats import h5py
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -30,11 +31,6 @@ from plain_optimizer import HALF, SINGLE, STATES, Optimizer, Parameter, RefusedE
 
 from rmsprop_graves import RMSpropGraves, kernels
 from rmsprop_graves.kernels import threads
-
-try:
-    import h5py
-except ImportError:  # the other formats are tested without it
-    h5py = None
 
 # Not of no dimensions, for Chainer computes float32 arrays of none in float64.
 SHAPES = [(3,), (2, 3), (17,), (1,), (0,), (5, 7)]

@@ -22,6 +22,7 @@ from chainer.optimizer_hooks import WeightDecay
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from chainer.training import Trainer, extensions
 from chainer.training.updaters import ParallelUpdater, StandardUpdater
+from file_formats import SAVE_AND_LOAD
 from models import arrays_of, assert_same_bits
 
 import rmsprop_graves
@@ -680,13 +681,7 @@ with open("trained.pickle", "wb") as file:
     assert_same_bits(arrays_of(trained), arrays_of(optimizer_after(ChainerRMSpropGraves, 5)))
 
 
-FORMATS = {
-    "npz": (serializers.save_npz, serializers.load_npz),
-    "hdf5": (serializers.save_hdf5, serializers.load_hdf5),
-}
-
-
-@pytest.mark.parametrize("file_format", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize(("save", "load"), SAVE_AND_LOAD)
 @pytest.mark.parametrize("steps_before_loading", [0, 3], ids=["into a new one", "into a trained one"])
 @pytest.mark.parametrize(
     ("saved_class", "loaded_class"),
@@ -697,10 +692,9 @@ FORMATS = {
     ],
 )
 def test_optimizer_saved_in_mid_training_goes_on_as_if_never_saved(
-    saved_class, loaded_class, steps_before_loading, file_format, tmp_path
+    saved_class, loaded_class, steps_before_loading, save, load, tmp_path
 ):
     """Model and optimizer in a file each, loaded into objects of other weights: t, epoch and every bit."""
-    save, load = file_format
     saved = optimizer_after(saved_class, 2)
     saved.new_epoch()
     save(str(tmp_path / "model"), saved.target)

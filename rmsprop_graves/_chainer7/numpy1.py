@@ -33,16 +33,24 @@ def sum_of(values: Iterable[Any]) -> Any:
     return functools.reduce(add, values, 0)
 
 
+def divide(a: Any, b: Any) -> Any:
+    """``a / b``."""
+    return operator.truediv(*beside_each_other(a, b))
+
+
 def beside(value: Any, array: Any) -> Any:
     """The scalar or Python number, in the dtype that it has in an operation with the array."""
-    if _IS_NUMPY_1 or not isinstance(array, (numpy.ndarray, numpy.generic)):
+    is_python = isinstance(value, (bool, int, float, complex))
+    if _IS_NUMPY_1 or not (is_python or _is_scalar(value)) or not isinstance(array, (numpy.ndarray, numpy.generic)):
         return value
+    scalar = numpy.asarray(value)[()]
     if array.ndim == 0:
-        return numpy.asarray(value)[()] if isinstance(value, (bool, int, float, complex)) else value
-    if not _is_scalar(value) or _KINDS.index(value.dtype.kind) > _KINDS.index(array.dtype.kind):
+        return scalar
+    if _KINDS.index(scalar.dtype.kind) > _KINDS.index(array.dtype.kind):
         return value
     # A value that the array's dtype cannot hold widened the result on NumPy 1 too.
-    return value.astype(numpy.promote_types(array.dtype, numpy.min_scalar_type(value)))
+    dtype = numpy.promote_types(array.dtype, numpy.min_scalar_type(scalar))
+    return value if is_python and dtype == array.dtype else scalar.astype(dtype)
 
 
 def beside_each_other(a: Any, b: Any) -> tuple[Any, Any]:

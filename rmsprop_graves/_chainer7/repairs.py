@@ -142,7 +142,10 @@ REPAIRS = (
         "WeightDecay with a NumPy scalar as rate, or of parameters of no dimensions",
         "NumPy 2.0",
         "other last bits",
-        {"g += rate * p\n": "g += _numpy1.multiply(rate, p)\n"},
+        {
+            "rate *= param._loss_scale": "rate = _numpy1.multiply(rate, param._loss_scale)",
+            "g += rate * p\n": "g += _numpy1.multiply(rate, p)\n",
+        },
     ),
     Repair(
         "chainer.optimizer_hooks.lasso",
@@ -305,6 +308,55 @@ REPAIRS = (
         _as_numbers("ratio"),
     ),
     Repair(
+        "chainer.functions.activation.leaky_relu",
+        "F.leaky_relu of float16 with a NumPy scalar as slope",
+        "NumPy 2.0",
+        "other last bits",
+        _as_numbers("slope"),
+    ),
+    Repair(
+        "chainer.functions.loss.mean_squared_error",
+        "F.mean_squared_error of more than 65,504 elements in float16",
+        "NumPy 2.0",
+        "a loss of 0",
+        {"diff.dot(diff) / diff.size": "_numpy1.divide(diff.dot(diff), diff.size)"},
+    ),
+    Repair(
+        "chainer.functions.loss.triplet",
+        "F.triplet of more than 65,504 examples in float16",
+        "NumPy 2.0",
+        "a loss of 0",
+        {"xp.sum(self.dist_hinge) / N": "_numpy1.divide(xp.sum(self.dist_hinge), N)"},
+    ),
+    Repair(
+        "chainer.functions.loss.hinge",
+        "F.hinge of more than 65,504 examples in float16",
+        "NumPy 2.0",
+        "a loss and a gradient of 0",
+        {
+            "loss.sum() / num": "_numpy1.divide(loss.sum(), num)",
+            "gloss /= len(t)": "gloss /= _numpy1.beside(len(t), gloss)",
+        },
+    ),
+    Repair(
+        "chainer.functions.pooling.average_pooling_2d",
+        "F.average_pooling_2d of a window of more than 65,504 pixels in float16",
+        "NumPy 2.0",
+        "a gradient of 0",
+        {"gx /= self.kh * self.kw": "gx /= _numpy1.beside(self.kh * self.kw, gx)"},
+    ),
+    Repair(
+        "chainer.functions.pooling.average_pooling_nd",
+        "F.average_pooling_nd of a window of more than 65,504 elements in float16",
+        "NumPy 2.0",
+        "a gradient of 0",
+        {
+            "gx /= functools.reduce(operator.mul, ksize)": (
+                "gx /= _numpy1.beside(functools.reduce(operator.mul, ksize), gx)"
+            )
+        },
+    ),
+    Repair(
         "chainer.functions.math.trigonometric",
         "F.arctan2 of a float16 array and a float64 scalar",
         "NumPy 2.0",
@@ -432,7 +484,9 @@ REPAIRS = (
             "self._queue.put([self._task, filename, outdir, target])": (
                 "_workers.put(self._queue, [self._task, filename, outdir, target], self._consumer)"
             ),
-            "self._queue.join()\n": "_workers.finish(self._queue, self._consumer)\n",
+            "self._queue.join()\n                self._consumer.join()\n": (
+                "_workers.finish(self._queue, self._consumer)\n"
+            ),
         },
     ),
     Repair(
@@ -581,7 +635,7 @@ REPAIRS = (
         "chainerrl.agents.ppo",
         "advantages of PPO and TRPO in ChainerRL 0.8",
         "NumPy 2.0",
-        "losses and gradients in float64, advantages and value targets in float32",
+        "advantages and value targets summed in float32, other last bits of the losses",
         {
             "transition['v_pred'] = v_pred": "transition['v_pred'] = _numpy1.number(v_pred)",
             "transition['next_v_pred'] = next_v_pred": "transition['next_v_pred'] = _numpy1.number(next_v_pred)",
@@ -594,14 +648,14 @@ REPAIRS = (
         "chainerrl.agents.pcl",
         "PCL in ChainerRL 0.8 with rewards that are NumPy scalars",
         "NumPy 2.0",
-        "losses in float64",
+        "other last bits",
         {"self.gamma ** i * rewards[t + i]": "self.gamma ** i * _numpy1.number(rewards[t + i])"},
     ),
     Repair(
         "chainerrl.functions.weighted_sum_arrays",
         "PCL in ChainerRL 0.8 with a prioritized replay buffer",
         "NumPy 2.0",
-        "float64 gradients of float32 arrays",
+        "TypeError: Function ... (WeightedSumArrays) has a bug",
         {"w * x": "_numpy1.number(w) * x", "w * grads[0]": "_numpy1.number(w) * grads[0]"},
     ),
     Repair(
@@ -629,6 +683,13 @@ REPAIRS = (
         "NumPy 2.4",
         "TypeError: only 0-dimensional arrays can be converted to Python scalars",
         {f"float({name})": f"float(np.asarray({name}).item())" for name in ("r", "test_r")},
+    ),
+    Repair(
+        "chainerrl.wrappers.atari_wrappers",
+        "frames of Atari games in ChainerRL 0.8",
+        "NumPy 2.0",
+        "DeprecationWarning: __array__ implementation doesn't accept a copy keyword",
+        {"def __array__(self, dtype=None):": "def __array__(self, dtype=None, copy=None):"},
     ),
     Repair(
         "chainerrl.recurrent",

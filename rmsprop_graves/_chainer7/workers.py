@@ -134,10 +134,12 @@ def _is_reported(worker: Any) -> bool:
 
 def _failure_of(worker: Any) -> str:
     """Why a thread or process has failed; empty if it has not."""
-    error, status = getattr(worker, "error", None), getattr(worker, "exitcode", None)
-    if error:
-        return f"{type(error).__name__}: {error}"
-    return f"the process that writes has ended with {_in_words(status)}" if status else ""
+    # Another class may have a worker of its own kind, which says nothing of its end.
+    if isinstance(worker, Thread) and worker.error:
+        return f"{type(worker.error).__name__}: {worker.error}"
+    if isinstance(worker, multiprocessing.process.BaseProcess) and worker.exitcode:
+        return f"the process that writes has ended with {_in_words(worker.exitcode)}"
+    return ""
 
 
 def _in_words(status: int) -> str:

@@ -244,6 +244,7 @@ SAMPLES = [3, 4, 3, 3, 2, 3, 2, 4, 4, 3, 4, 3]
 
 def test_batch_normalization_of_several_ranks_can_be_copied():
     """copy.deepcopy of super() is endless recursion on Python 3.14; the communicator is shared, as ever."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     links = importlib.import_module("chainermn.links")
     base = importlib.import_module("chainermn").CommunicatorBase
     communicator = type("Communicator", (base,), dict.fromkeys(base.__abstractmethods__))()
@@ -317,6 +318,7 @@ def test_normalizations_take_numpy_scalars(number):
 
 def test_chainermn_unpacks_gradients_that_were_sent_in_another_dtype():
     """NumPy 2 and CuPy 14 refuse copy=False where a copy is needed."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     memory = importlib.import_module("chainermn.communicators._memory_utility")
 
     class Buffer:

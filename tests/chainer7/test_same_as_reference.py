@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 
 import chainer
@@ -66,7 +65,13 @@ def test_every_name_has_given_something():
 
 def test_every_kind_of_input_has_been_compared():
     """Some call of some name has worked in each dtype, with numbers of each form, and backwards twice."""
-    worked = {call.split()[1:][i] for calls in RECORDED.values() for call, o in calls.items() if "raises" not in o for i in (0, 1)}
+    worked = {
+        call.split()[1:][i]
+        for calls in RECORDED.values()
+        for call, o in calls.items()
+        if "raises" not in o
+        for i in (0, 1)
+    }
     assert worked == {*FLOATS, *INTEGERS, *FORMS}
     labels = {label.split(" of ")[0] for calls in RECORDED.values() for outcome in calls.values() for label in outcome}
     assert {"gradient", "second gradient"} <= labels
@@ -90,7 +95,9 @@ def test_a_result_that_changed_is_found(changed, said):
     """By one unit more than the bound, in its dtype, its shape, its kind, or into NaN."""
     recorded = {"": NUMBERS}
     assert not list(record.differences({"": numpy.nextafter(NUMBERS, 200)}, recorded, ARITHMETIC))
-    (difference,) = record.differences({"": changed if changed is None else numpy.array(changed)}, recorded, ARITHMETIC)
+    (difference,) = record.differences(
+        {"": changed if changed is None else numpy.array(changed)}, recorded, ARITHMETIC
+    )
     assert said in difference
 
 
