@@ -40,7 +40,7 @@ def divide(a: Any, b: Any) -> Any:
 
 def beside(value: Any, array: Any) -> Any:
     """The scalar or Python number, in the dtype that it has in an operation with the array."""
-    is_python = isinstance(value, (bool, int, float, complex))
+    is_python = type(value) in (bool, int, float, complex)  # numpy.float64 is a subclass of float
     if _IS_NUMPY_1 or not (is_python or _is_scalar(value)) or not isinstance(array, (numpy.ndarray, numpy.generic)):
         return value
     scalar = numpy.asarray(value)[()]

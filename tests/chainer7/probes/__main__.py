@@ -17,6 +17,7 @@ from . import names, record, runner
 
 
 def main():
+    """Calls every probe and writes down what came of it, or says why not."""
     wrong = [
         *(
             f"{what} is {found}, not {needed}"

@@ -54,7 +54,7 @@ def _read(x):
         return function({"data": x}, [function.layers[-1][2][0]]), names
 
 
-INPUT = normal.of("float32")[1, 2, 5, 5]
+INPUT = normal.single[1, 2, 5, 5]
 
 PROBES = {
     "chainer.exporters.caffe": {"export": lambda x=INPUT: _written(x)},

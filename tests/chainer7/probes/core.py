@@ -14,7 +14,7 @@ import chainer.links as L
 import numpy
 from chainer import backend, gradient_check, utils
 
-from .inputs import DTYPE, bits, fractions, h, labels, large, normal, positive
+from .inputs import DTYPE, flags, fractions, h, large, normal, positive, words
 
 OPERATORS = {
     "add": operator.add,
@@ -48,7 +48,7 @@ def _left(op):
         lambda x=positive[2, 3], y=normal[()]: op(x, y),
         lambda x=positive[()], y=normal[()]: op(x, y),
         lambda x=positive[2, 3], y=positive.raw[()]: op(x, y[()]),
-        lambda x=normal[2, 3], y=normal.of("float32")[2, 3]: op(x, y),
+        lambda x=normal[2, 3], y=normal.single[2, 3]: op(x, y),
         lambda x=normal[2, 3]: op(x, "2"),
     )
 
@@ -211,7 +211,11 @@ def _configured(x):
         found = [str(chainer.get_dtype()), str(chainer.get_dtype(map_mixed16=numpy.float32)), link.W.dtype.name]
         found += [F.dropout(x).array]
     with chainer.using_config("dtype", chainer.mixed16):
-        found += [str(chainer.get_dtype()), chainer.get_dtype(map_mixed16=numpy.float32).name, L.Linear(3, 2).W.dtype.name]
+        found += [
+            str(chainer.get_dtype()),
+            chainer.get_dtype(map_mixed16=numpy.float32).name,
+            L.Linear(3, 2).W.dtype.name,
+        ]
     return found
 
 
@@ -280,7 +284,7 @@ def _locked(base):
     return type("Child", (Base,), {"method": None})
 
 
-ATTRIBUTES = """array data dtype ndim shape size rank label layout name requires_grad device xp chx_array""".split()
+ATTRIBUTES = words("""array data dtype ndim shape size rank label layout name requires_grad device xp chx_array""")
 
 VARIABLE = {
     **{f"__{name}__": _left(op) for name, op in OPERATORS.items()},
@@ -292,7 +296,7 @@ VARIABLE = {
     "__matmul__": (
         lambda x=normal[2, 3], y=normal[3, 2]: x @ y,
         lambda x=large[2, 3], y=large[3, 2]: x @ y.array,
-        lambda x=normal[2, 3], y=normal.of("float32").raw[3, 2]: x @ y,
+        lambda x=normal[2, 3], y=normal.single.raw[3, 2]: x @ y,
     ),
     "__rmatmul__": lambda x=normal.raw[2, 3], y=normal[3, 2]: x @ y,
     "__getitem__": lambda x=normal[2, 3]: (x[0], x[:, 1:], x[..., None], x[numpy.array([1, 0])]),
@@ -471,8 +475,8 @@ def _static(x):
 UTILS = {
     "CooMatrix": lambda x=normal.raw[2, 3]: utils.to_coo(x).to_dense(),
     "to_coo": (
-        lambda x=bits.of(None).raw[2, 3]: _sparse(utils.to_coo(x)),
-        lambda x=bits.of(None).raw[2, 2, 3]: _sparse(utils.to_coo(x, ldnz=6)),
+        lambda x=flags.raw[2, 3]: _sparse(utils.to_coo(x)),
+        lambda x=flags.raw[2, 2, 3]: _sparse(utils.to_coo(x, ldnz=6)),
     ),
     "get_order": lambda: utils.get_order(numpy.array([0, 0, 1]), numpy.array([0, 1, 0])),
     "WalkerAlias": (
@@ -488,12 +492,18 @@ UTILS = {
         lambda x=normal.raw[()], h=h: utils.force_array(x * h(2), x.dtype),
         lambda x=normal.raw[2]: [utils.force_array(x[0]), utils.force_array(x), utils.force_array(0.5)],
     ),
-    "force_type": lambda dtype=DTYPE, h=h: [utils.force_type(dtype, h(2)), utils.force_type(dtype, numpy.ones(2, dtype))],
+    "force_type": lambda dtype=DTYPE, h=h: [
+        utils.force_type(dtype, h(2)),
+        utils.force_type(dtype, numpy.ones(2, dtype)),
+    ],
     "get_conv_outsize": lambda: utils.get_conv_outsize(7, 3, 2, 1, cover_all=True, d=2),
     "get_deconv_outsize": lambda: utils.get_deconv_outsize(7, 3, 2, 1, cover_all=True, d=2),
     "nondeterministic": lambda: utils.nondeterministic("chainer7.probes"),
     "size_of_shape": lambda: [utils.size_of_shape((2, 3)), utils.size_of_shape(())],
-    "sum_to": (lambda x=normal.raw[2, 3, 4]: utils.sum_to(x, (3, 1)), lambda x=large.raw[300, 2]: utils.sum_to(x, (2,))),
+    "sum_to": (
+        lambda x=normal.raw[2, 3, 4]: utils.sum_to(x, (3, 1)),
+        lambda x=large.raw[300, 2]: utils.sum_to(x, (2,)),
+    ),
     "tempdir": _temporary,
 }
 

@@ -60,7 +60,10 @@ def _root(folder):
     before = dataset.get_dataset_root()
     dataset.set_dataset_root(folder)
     try:
-        made = os.path.relpath(dataset.get_dataset_directory("a/b"), folder), os.path.isdir(os.path.join(folder, "a/b"))
+        made = (
+            os.path.relpath(dataset.get_dataset_directory("a/b"), folder),
+            os.path.isdir(os.path.join(folder, "a/b")),
+        )
         return os.path.relpath(dataset.get_dataset_root(), folder), made
     finally:
         dataset.set_dataset_root(before)
@@ -153,7 +156,13 @@ def _images(folder, dtype, label_dtype, mode="RGB"):
     }
 
 
-IMAGES = ("ImageDataset", "LabeledImageDataset", "LabeledZippedImageDataset", "ZippedImageDataset", "MultiZippedImageDataset")
+IMAGES = (
+    "ImageDataset",
+    "LabeledImageDataset",
+    "LabeledZippedImageDataset",
+    "ZippedImageDataset",
+    "MultiZippedImageDataset",
+)
 
 
 def _image_dataset(name):
@@ -230,7 +239,9 @@ def _stored(name, path, arrays, *options):
         finally:
             dataset.set_dataset_root(before)
 
-    return tuple((lambda option: lambda dtype=DTYPE, h=h: _folder(read, lambda get: option(get, dtype, h)))(o) for o in options)
+    return tuple(
+        lambda dtype=DTYPE, h=h, option=option: _folder(read, lambda get: option(get, dtype, h)) for option in options
+    )
 
 
 MNIST = {"x": (numpy.arange(2 * 784) % 251).astype("u1").reshape(2, 784), "y": numpy.array([7, 200], "u1")}
@@ -278,7 +289,8 @@ def _state(seed=0):
 
 ORDERS = {
     "ShuffleOrderSampler": lambda: [
-        sampler(numpy.arange(7), 3) for sampler in (iterators.ShuffleOrderSampler(_state()), iterators.ShuffleOrderSampler())
+        sampler(numpy.arange(7), 3)
+        for sampler in (iterators.ShuffleOrderSampler(_state()), iterators.ShuffleOrderSampler())
     ],
     "OrderSampler": lambda: iterators.OrderSampler()(numpy.arange(7), 3),
 }
@@ -319,7 +331,7 @@ def _saved_npz(dtype, save, load):
         file.seek(0)
         other = _other(target)
         load(file, other)
-        found[target.name] = vars_of(other)
+        found[target.name] = _contents(other)
     file.seek(0)
     with numpy.load(file, allow_pickle=True) as archive:
         return found, dict(archive)
@@ -331,10 +343,11 @@ def _saved_hdf5(folder, dtype, save, load):
     link.text = other.text = None  # HDF5 has no NumPy strings
     save(path, link)
     load(path, other)
-    return vars_of(other)
+    return _contents(other)
 
 
-def vars_of(link):
+def _contents(link):
+    """A link, and the types of what it has besides arrays."""
     return [link, *(type(getattr(link, name)).__name__ for name in sorted(link._persistent))]
 
 
@@ -364,7 +377,7 @@ def _to_dictionary(link):
 
 def _from_dictionary(saved, link, **options):
     serializers.NpzDeserializer(saved, **options).load(link)
-    return vars_of(link)
+    return _contents(link)
 
 
 NPZ = lambda dtype=DTYPE: _saved_npz(dtype, serializers.save_npz, serializers.load_npz)  # noqa: E731

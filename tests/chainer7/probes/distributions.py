@@ -6,7 +6,7 @@ import chainer
 import chainer.distributions as D
 import numpy
 
-from .inputs import FLOATS, bits, definite, fractions, h, labels, normal, positive
+from .inputs import FLOATS, bits, definite, flags, fractions, h, labels, normal, positive, words
 
 DTYPES = FLOATS
 VALUES = ("prob", "log_prob", "cdf", "log_cdf", "icdf", "survival_function", "log_survival_function", "perplexity")
@@ -62,8 +62,8 @@ def _lower(a):
 PROBES = {
     "chainer.distributions": {
         "Bernoulli": (
-            *_probed(D.Bernoulli, bits.of(None), p=fractions),
-            lambda logit=normal[2, 3], x=bits.of(None).raw[2, 3]: _all(D.Bernoulli(logit=logit), x),
+            *_probed(D.Bernoulli, flags.raw, p=fractions),
+            lambda logit=normal[2, 3], x=flags.raw[2, 3]: _all(D.Bernoulli(logit=logit), x),
             lambda p=fractions[2, 3], x=bits.raw[2, 3]: _all(D.Bernoulli(p, binary_check=True), x),
         ),
         "Beta": _probed(D.Beta, fractions, a=positive, b=positive),
@@ -125,5 +125,7 @@ PROBES = {
     },
 }
 
-LEFT_OUT = {}
-
+NEEDS = {
+    f"chainer.distributions.{name}": "scipy"
+    for name in words("Beta Chisquare Dirichlet Gamma Gumbel Independent MultivariateNormal Normal Poisson")
+}

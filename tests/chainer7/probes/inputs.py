@@ -20,6 +20,11 @@ FORMS = {
 }
 
 
+def words(text):
+    """A list of names, written as in a sentence."""
+    return text.split()
+
+
 class Hyperparameter:
     """Stands in a probe's signature for the function that gives a number its form."""
 
@@ -34,6 +39,7 @@ class Input:
         self.shape = None
 
     def __getitem__(self, shape):
+        """An array of this shape."""
         return self._with(shape=shape if isinstance(shape, tuple) else (shape,))
 
     def _with(self, **changes):
@@ -46,9 +52,20 @@ class Input:
         """A NumPy array instead of a variable."""
         return self._with(is_variable=False)
 
-    def of(self, dtype):
-        """In this dtype, whichever is the probe's."""
-        return self._with(dtype=dtype)
+    @property
+    def single(self):
+        """A float32, whichever is the probe's dtype."""
+        return self._with(dtype="float32")
+
+    @property
+    def half(self):
+        """A float16."""
+        return self._with(dtype="float16")
+
+    @property
+    def double(self):
+        """A float64."""
+        return self._with(dtype="float64")
 
     def make(self, name, dtype):
         """The same values for the same name and shape, on every stack; in every float dtype too, without rounding."""
@@ -91,8 +108,10 @@ small = Input(_between(-15 / 16, 15 / 16, 1 / 32, integers=(-1, 1)))
 positive = Input(_between(1 / 8, 3, 1 / 32, integers=(1, 9)))
 fractions = Input(_between(1 / 16, 15 / 16, 1 / 32, integers=(0, 1)))
 large = Input(_whole_range)
+low = Input(_between(-1 / 4, 1 / 4, 1 / 64, integers=(-1, 1)))
 tiny = Input(_between(-(2**-10), 2**-10, 2**-18, integers=(-1, 1)))
 definite = Input(_definite)
 labels = Input(_between(0, 2), "int32", is_variable=False)
 signed_labels = Input(_between(-1, 2), "int32", is_variable=False)
+flags = Input(_between(0, 1))  # as bits, but in the probe's dtype
 bits = Input(_between(0, 1), "int32", is_variable=False)

@@ -8,7 +8,7 @@ import chainer.links as L
 import numpy
 from chainer.links.model.vision import googlenet, resnet, vgg
 
-from .inputs import FLOATS, bits, h, labels, large, normal, positive, signed_labels, small, tiny
+from .inputs import FLOATS, h, labels, large, normal, signed_labels, small, tiny, words
 
 DTYPES = FLOATS
 SEQUENCES = (small[3, 3], small[2, 3], small[1, 3])
@@ -72,7 +72,7 @@ def _vision(prepare, channels_first=True):
 def _features(link_class, layer):
     """Of a network as large as this one, a few of the numbers that it computes."""
 
-    def probe(x=normal.of("float32")[1, 3, 32, 32]):
+    def probe(x=normal.single[1, 3, 32, 32]):
         with chainer.using_config("train", False):
             return link_class(pretrained_model=None)(x, layers=[layer])[layer].array
 
@@ -113,7 +113,9 @@ LINKS = {
     "Maxout": (
         lambda x=X: _applied(L.Maxout(3, 2, 2), x),
         lambda x=X, w=normal.raw[2, 2, 3], b=normal.raw[2, 2]: _applied(L.Maxout(3, 2, 2, w, b), x),
-        lambda x=X, h=h: _applied(L.Maxout(3, 2, 2, lambda array: array.fill(0.5), lambda array: array.fill(h(0.1))), x),
+        lambda x=X, h=h: _applied(
+            L.Maxout(3, 2, 2, lambda array: array.fill(0.5), lambda array: array.fill(h(0.1))), x
+        ),
     ),
     "PReLU": lambda x=X, h=h: _applied(L.PReLU((3,), h(0.1)), x),
     "SimplifiedDropconnect": lambda x=X, h=h: _applied(L.SimplifiedDropconnect(3, 2, h(0.1)), x),
@@ -125,7 +127,7 @@ LINKS = {
         lambda x=X, h=h: _applied(L.Linear(3, 2, initialW=h(0.1)), x),
         lambda x=X, w=normal.raw[2, 3], b=normal.raw[2]: _applied(L.Linear(3, 2, False, w, b), x),
         lambda x=X, w=normal.raw[2, 3], b=normal.raw[2]: _applied(L.Linear.from_params(w, b), x),
-        lambda x=normal.of("float16")[4, 3]: _applied(_mixed(L.Linear, 3, 2), x),
+        lambda x=normal.half[4, 3]: _applied(_mixed(L.Linear, 3, 2), x),
     ),
     "Bias": (
         lambda x=X: _applied(L.Bias(1, (3,)), x),
@@ -202,9 +204,9 @@ LINKS = {
         lambda c=S, s=S, x=STEP: _applied(L.NaryTreeLSTM(3, 2, 2), c, c, s, s, x),
         lambda c=S, s=S: _applied(L.NaryTreeLSTM(3, 2, 2), c, None, None, s, None),
     ),
-    **{name: _rnn(getattr(L, name)) for name in "NStepRNNTanh NStepRNNReLU NStepBiRNNTanh NStepBiRNNReLU".split()},
-    **{name: _rnn(getattr(L, name)) for name in "NStepGRU NStepBiGRU".split()},
-    **{name: _rnn(getattr(L, name), cells=True) for name in "NStepLSTM NStepBiLSTM".split()},
+    **{name: _rnn(getattr(L, name)) for name in words("NStepRNNTanh NStepRNNReLU NStepBiRNNTanh NStepBiRNNReLU")},
+    **{name: _rnn(getattr(L, name)) for name in words("NStepGRU NStepBiGRU")},
+    **{name: _rnn(getattr(L, name), cells=True) for name in words("NStepLSTM NStepBiLSTM")},
     # Losses.
     "BinaryHierarchicalSoftmax": (
         lambda x=X, t=labels[4]: _applied(L.BinaryHierarchicalSoftmax(3, ((0, 1), 2)), x, t),
@@ -236,7 +238,7 @@ LINKS = {
     # Normalizations.
     "BatchNormalization": (
         *_statistics(L.BatchNormalization),
-        lambda x=normal.of("float16")[4, 3], h=h: _applied(_mixed(L.BatchNormalization, 3, eps=h(1e-4)), x, steps=300),
+        lambda x=normal.half[4, 3], h=h: _applied(_mixed(L.BatchNormalization, 3, eps=h(1e-4)), x, steps=300),
         lambda x=normal[4, 3, 2], h=h: _applied(
             L.BatchNormalization(axis=(0, 2), initial_gamma=h(0.1), initial_beta=h(0.75), initial_avg_var=h(2)), x
         ),
@@ -266,12 +268,18 @@ LINKS = {
         lambda x=normal[4, 3]: _applied(L.LayerNormalization(), x),
     ),
     # Networks for images.
-    "GoogLeNet": (_features(L.GoogLeNet, "conv1"), _vision(googlenet.prepare), lambda: _extracted(L.GoogLeNet, "conv1")),
+    "GoogLeNet": (
+        _features(L.GoogLeNet, "conv1"),
+        _vision(googlenet.prepare),
+        lambda: _extracted(L.GoogLeNet, "conv1"),
+    ),
     "ResNet50Layers": (_features(L.ResNet50Layers, "res2"), _vision(resnet.prepare)),
     "VGG16Layers": _vision(vgg.prepare),
 }
 
 PROBES = {"chainer.links": LINKS}
+
+NEEDS = {f"chainer.links.{name}": "PIL" for name in ("GoogLeNet", "ResNet50Layers", "VGG16Layers")}
 
 LEFT_OUT = {
     "chainer.links.ResNet101Layers": "more of ResNet50Layers' blocks; 200 MB more of random weights",

@@ -264,11 +264,11 @@ def _collective(call):
 
 
 def _connected(x, y):
-    delegate = functions.send(x, _Twins_with(y), rank=1)
+    delegate = functions.send(x, _twins_with(y), rank=1)
     return functions.pseudo_connect(delegate, y)
 
 
-def _Twins_with(y):
+def _twins_with(y):
     comm = _Twins()
     comm.sent.append(y.array)
     return comm
@@ -289,9 +289,7 @@ def _stacked(x):
 def _scattered(n, root=0, **options):
     return [
         [scattered[index] for index in range(len(scattered))]
-        for scattered in (
-            datasets.scatter_dataset(list(range(n)), comm(), root, **options) for comm in (_Twins, _One)
-        )
+        for scattered in (datasets.scatter_dataset(list(range(n)), comm(), root, **options) for comm in (_Twins, _One))
     ]
 
 
@@ -340,7 +338,10 @@ PROBES = {
         "multi_node_snapshot": _snapshot,
     },
     "chainermn.datasets": {
-        "create_empty_dataset": lambda: [len(datasets.create_empty_dataset([1, 2])), datasets.create_empty_dataset([1])[0]],
+        "create_empty_dataset": lambda: [
+            len(datasets.create_empty_dataset([1, 2])),
+            datasets.create_empty_dataset([1])[0],
+        ],
     },
     "chainermn.iterators": {
         "create_multi_node_iterator": (

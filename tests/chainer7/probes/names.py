@@ -8,10 +8,10 @@ import inspect
 import chainer
 
 from . import caffe, core, data, distributions, functions, links, multi_node, optimizers, training
-from .inputs import FLOATS, INTEGERS
+from .inputs import FLOATS, INTEGERS, words
 
 # What has several names is called by the first.
-MODULES = """
+MODULES = words("""
     chainer.functions chainer.links chainer.links.caffe chainer.exporters.caffe
     chainer.optimizers chainer.optimizer_hooks chainer.link_hooks chainer.function_hooks
     chainer.initializers chainer.distributions
@@ -20,7 +20,7 @@ MODULES = """
     chainer.training.triggers chainer.training.updaters chainer.training
     chainer chainer.variable chainer.utils chainer.backend chainer.gradient_check
     chainermn chainermn.functions chainermn.links chainermn.extensions chainermn.datasets chainermn.iterators
-""".split()
+""")
 CLASSES = {"chainer.Variable": chainer.Variable, "chainer.Parameter": chainer.Parameter}
 
 TABLES = (functions, links, optimizers, distributions, core, data, training, multi_node, caffe)
@@ -34,7 +34,12 @@ def public_names():
         for name in dir(module):
             value = getattr(module, name)
             home = (getattr(value, "__module__", None) or "").split(".")[0]
-            if callable(value) and not name.startswith("_") and home in ("chainer", "chainermn") and id(value) not in seen:
+            if (
+                callable(value)
+                and not name.startswith("_")
+                and home in ("chainer", "chainermn")
+                and id(value) not in seen
+            ):
                 seen.add(id(value))
                 names.append(f"{path}.{name}")
     for path, cls in CLASSES.items():
@@ -46,7 +51,7 @@ def public_names():
 
 
 def _is_private(name):
-    return name in ("__init__", "__hash__") or name.startswith("_") and not name.endswith("__")
+    return name in ("__init__", "__hash__") or (name.startswith("_") and not name.endswith("__"))
 
 
 def probes():
@@ -64,13 +69,13 @@ def _merged(attribute):
 
 
 # What raises whatever it is called with: what is abstract, refused or looked for, and a function that is broken.
-RAISING = """
+RAISING = words("""
     chainer.DebugMode chainer.Deserializer chainer.Distribution chainer.cross_entropy
     chainer.gradient_check.NondifferentiableError chainer.iterators.OrderSampler
     chainer.training.extensions.FailOnNonNumber chainer.utils.enable_final chainer.utils.final
     chainer.Variable.__bool__ chainer.Variable.__nonzero__ chainer.Variable.chx_array
     chainer.Variable.__eq__ chainer.Variable.__ge__ chainer.Variable.__gt__
     chainer.Variable.__le__ chainer.Variable.__lt__ chainer.Variable.__ne__
-""".split()
+""")
 LEFT_OUT = _merged("LEFT_OUT")  # name -> why nothing is compared
 NEEDS = _merged("NEEDS")  # name -> the package that it needs besides Chainer's own

@@ -12,7 +12,7 @@ import chainer.links as L
 import numpy
 from chainer import function_hooks, link_hooks, optimizer_hooks, optimizers
 
-from .inputs import DTYPE, FLOATS, h, normal
+from .inputs import DTYPE, FLOATS, h, normal, words
 
 DTYPES = FLOATS
 SHAPES = {"w": (2, 3), "b": (), "none": (0, 2)}
@@ -72,7 +72,9 @@ def _optimizer(name, values):
 
     def given(h):
         # Chainer multiplies MSVAG's beta in place where it is an array.
-        return make(**{key: value if key == "beta" and h is numpy.array else h(value) for key, value in values.items()})
+        return make(
+            **{key: value if key == "beta" and h is numpy.array else h(value) for key, value in values.items()}
+        )
 
     return (
         lambda dtype=DTYPE, h=h: _stepped(given(h), dtype),
@@ -133,7 +135,7 @@ def _hook(make, full_precision=False):
         lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(0.1), dtype, make(h), steps=3),
         lambda dtype=DTYPE, h=h: _stepped(optimizers.MomentumSGD(0.1), dtype, make(h), largest=512),
         lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(0.1), dtype, make(h), largest=2**-10, steps=3),
-        lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(0.1), dtype, make(h), largest=2**-20, steps=3),
+        lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(0.1), dtype, make(h), largest=2**-16, steps=3),
         lambda dtype=DTYPE, h=h: _stepped(optimizers.SGD(), dtype, make(h), full_precision=True, steps=3),
         lambda dtype=DTYPE, h=h: _stepped(
             optimizers.SGD(), dtype, make(h), steps=3, largest=64, shapes={"a": (100,), "b": (100,), "c": (100,)}
@@ -218,7 +220,8 @@ PROBES = {
         "GradientClipping": _hook(lambda h: optimizer_hooks.GradientClipping(h(0.1)))
         + _hook(lambda h: optimizer_hooks.GradientClipping(h(100))),
         "GradientHardClipping": _hook(lambda h: optimizer_hooks.GradientHardClipping(h(-0.1), h(0.75))),
-        "GradientLARS": _hook(lambda h: optimizer_hooks.GradientLARS(h(0.1), h(0.01), h(1e-6))),
+        "GradientLARS": _hook(lambda h: optimizer_hooks.GradientLARS(h(0.1), h(0.01), h(1e-3)))
+        + _hook(lambda h: optimizer_hooks.GradientLARS(eps=h(1e-6))),
         "GradientNoise": _hook(lambda h: optimizer_hooks.GradientNoise(h(0.1))),
         "Lasso": _hook(lambda h: optimizer_hooks.Lasso(h(0.1))),
         "WeightDecay": _hook(lambda h: optimizer_hooks.WeightDecay(h(0.1))),
@@ -249,7 +252,7 @@ PROBES = {
         "Uniform": _scaling("Uniform", ()),
         **{
             name: _scaling(name)
-            for name in """LeCunNormal GlorotNormal LeCunUniform GlorotUniform HeUniform Orthogonal""".split()
+            for name in words("""LeCunNormal GlorotNormal LeCunUniform GlorotUniform HeUniform Orthogonal""")
         },
         "UpsamplingDeconvFilter": _initialized(lambda h, dtype: I.UpsamplingDeconvFilter(dtype=dtype), (3, 3, 4, 4)),
         "DownsamplingConvFilter": _initialized(lambda h, dtype: I.DownsamplingConvFilter(dtype=dtype), (3, 3, 3, 3)),

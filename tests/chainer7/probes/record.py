@@ -74,7 +74,7 @@ def read(path=PATH):
 
 
 def differences(outcome, recorded, bound):
-    """Says, in a line for each, in what an outcome is not the recorded one. New warnings count; missing ones do not."""
+    """Says, in a line for each, where an outcome is not the recorded one. A warning may be missing, but not be new."""
     for label in sorted(outcome.keys() | recorded.keys()):
         if label.startswith("warns "):
             if label not in recorded:

@@ -132,7 +132,7 @@ def _specs(probe):
 def _takes_dtype(spec):
     if isinstance(spec, tuple):
         return any(map(_takes_dtype, spec))
-    return spec is DTYPE or isinstance(spec, Input) and spec.dtype is None
+    return spec is DTYPE or (isinstance(spec, Input) and spec.dtype is None)
 
 
 def _weights(array):

@@ -70,7 +70,9 @@ def _trained(*extended, observe=lambda _: {}, iterations=30, look=None, epoch=10
                 one, trigger = one if isinstance(one, tuple) else (one, None)
                 trainer.extend(one, trigger=trigger)
             if look:
-                last = training.make_extension(trigger=ONE_BY_ONE, priority=-1000)(lambda trainer: seen.append(look(trainer)))
+                last = training.make_extension(trigger=ONE_BY_ONE, priority=-1000)(
+                    lambda trainer: seen.append(look(trainer))
+                )
                 trainer.extend(last, name="last")
             return trainer
 
@@ -104,7 +106,7 @@ KINDS = ("scalar", "array", "variable")
 
 def _each_kind(call):
     """A probe for every kind of value."""
-    return tuple((lambda kind: lambda dtype=DTYPE: call(dtype, kind))(kind) for kind in KINDS)
+    return tuple(lambda dtype=DTYPE, kind=kind: call(dtype, kind) for kind in KINDS)
 
 
 def _summarized(values, weights=None):
@@ -161,17 +163,12 @@ def _resumed_dictionary(dtype):
 
 
 SUMMARIES = (
-    *(
-        (lambda kind, number, count, step: lambda dtype=DTYPE: _summarized(_values(dtype, number, count, kind, step)))(*args)
-        for args in (
-            ("scalar", 1, 5000, 0),
-            ("array", 1, 5000, 0),
-            ("scalar", 0.1, 5000, 0),
-            ("scalar", 100, 3000, 1),
-            ("array", 100, 30, 5),
-            ("scalar", 3, 1, 0),
-        )
-    ),
+    lambda dtype=DTYPE: _summarized(_values(dtype, 1, 5000, "scalar")),
+    lambda dtype=DTYPE: _summarized(_values(dtype, 1, 5000, "array")),
+    lambda dtype=DTYPE: _summarized(_values(dtype, 0.1, 5000, "scalar")),
+    lambda dtype=DTYPE: _summarized(_values(dtype, 100, 3000, "scalar", 1)),
+    lambda dtype=DTYPE: _summarized(_values(dtype, 100, 30, "array", 5)),
+    lambda dtype=DTYPE: _summarized(_values(dtype, 3, 1, "scalar")),
     lambda dtype=DTYPE: _summarized(_values(dtype, 2, 300, "scalar"), _values(dtype, 1, 300, "scalar", 2)),
     lambda dtype=DTYPE: _summarized(_values(dtype, 2, 300, "array"), _values(dtype, 1, 300, "array", 2)),
     lambda dtype=DTYPE, h=h: _summarized(_values(dtype, 1, 300, "scalar", 1), [h(0.1)] * 300),
@@ -195,7 +192,9 @@ def _scoped(x):
         with chainer.report_scope({"z": 2}) as inner:
             found.append(inner)
         found.append(chainer.get_current_reporter() is made)
-    return {key: value.array if isinstance(value, chainer.Variable) else value for key, value in observation.items()}, found
+    return {
+        key: value.array if isinstance(value, chainer.Variable) else value for key, value in observation.items()
+    }, found
 
 
 def _evaluated(dtype, kind, count=1000):
@@ -287,7 +286,9 @@ def _saved_trigger(trigger):
 def _stopped(dtype, kind, **options):
     """How far a training goes that a trigger stops."""
     observe = _reported(dtype, 0.75, kind, 5)
-    trigger = triggers.EarlyStoppingTrigger((100, "iteration"), "main/loss", max_trigger=(1000, "iteration"), **options)
+    trigger = triggers.EarlyStoppingTrigger(
+        (100, "iteration"), "main/loss", max_trigger=(1000, "iteration"), **options
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = training.Trainer(_Updater(lambda i: observe(i if i < 500 else 0)), trigger, folder)
         trainer.run(show_loop_exception_msg=False)
@@ -397,11 +398,19 @@ def _updated(make, steps=10):
         with observed:
             for _ in range(steps):
                 updater.update()
-                found.append([updater.epoch, updater.is_new_epoch, updater.epoch_detail, updater.previous_epoch_detail])
+                found.append(
+                    [updater.epoch, updater.is_new_epoch, updater.epoch_detail, updater.previous_epoch_detail]
+                )
         saved = {}
         updater.serialize(serializers.DictionarySerializer(saved))
         updater.finalize()
-        return model, found, saved, updater.iteration, {key: chainer.as_array(v) for key, v in observed.observation.items()}
+        return (
+            model,
+            found,
+            saved,
+            updater.iteration,
+            {key: chainer.as_array(v) for key, v in observed.observation.items()},
+        )
 
     return probe
 
@@ -477,7 +486,7 @@ def _failed(dtype):
 
 DICTIONARIES = (
     lambda dtype=DTYPE: _resumed_dictionary(dtype),
-    *_each_kind(_dictionary), 
+    *_each_kind(_dictionary),
     *_each_kind(lambda dtype, kind: _dictionary(dtype, kind, True)),
 )
 
@@ -536,15 +545,24 @@ PROBES = {
             look=lambda trainer: trainer.observation,
         )[0],
         "snapshot": _snapshot(lambda: extensions.snapshot(n_retains=2)),
-        "snapshot_object": _snapshot(lambda: extensions.snapshot_object(L.Linear(3, 2, initialW=0.5), "{.updater.iteration}")),
+        "snapshot_object": _snapshot(
+            lambda: extensions.snapshot_object(L.Linear(3, 2, initialW=0.5), "{.updater.iteration}")
+        ),
         "unchain_variables": lambda x=normal[4, 3]: _unchained(x),
     },
     "chainer.training.extensions.snapshot_writers": {
-        name: _written(getattr(snapshot_writers, name)) for name in ("SimpleWriter", "ThreadWriter", "ThreadQueueWriter")
+        name: _written(getattr(snapshot_writers, name))
+        for name in ("SimpleWriter", "ThreadWriter", "ThreadQueueWriter")
     },
     "chainer.training.triggers": {
-        "BestValueTrigger": _fired(lambda: triggers.BestValueTrigger("main/loss", lambda best, new: new > best, (2, "epoch")))
-        + _fired(lambda: triggers.BestValueTrigger("main/loss", lambda best, new: new != best, (300, "iteration")), value=3.75, iterations=600),
+        "BestValueTrigger": _fired(
+            lambda: triggers.BestValueTrigger("main/loss", lambda best, new: new > best, (2, "epoch"))
+        )
+        + _fired(
+            lambda: triggers.BestValueTrigger("main/loss", lambda best, new: new != best, (300, "iteration")),
+            value=3.75,
+            iterations=600,
+        ),
         "EarlyStoppingTrigger": (
             *_each_kind(lambda dtype, kind: _stopped(dtype, kind, patience=3)),
             *_each_kind(lambda dtype, kind: _stopped(dtype, kind, patients=2, mode="max")),
@@ -563,7 +581,9 @@ PROBES = {
         "StandardUpdater": (
             _updated(lambda iterator, optimizer, h: updaters.StandardUpdater(iterator, optimizer)),
             _updated(lambda iterator, optimizer, h: updaters.StandardUpdater(iterator, optimizer, loss_scale=h(128))),
-            _updated(lambda iterator, optimizer, h: updaters.StandardUpdater(iterator, optimizer, auto_new_epoch=False)),
+            _updated(
+                lambda iterator, optimizer, h: updaters.StandardUpdater(iterator, optimizer, auto_new_epoch=False)
+            ),
         ),
         "ParallelUpdater": _updated(
             lambda iterator, optimizer, h: updaters.ParallelUpdater(
@@ -577,8 +597,12 @@ PROBES = {
 def _intervals(h):
     """An interval given as a number of any form."""
     fired = []
-    marked = training.make_extension(trigger=(h(3), "iteration"))(lambda trainer: fired.append(trainer.updater.iteration))
-    other = training.make_extension(trigger=(h(0.75), "epoch"))(lambda trainer: fired.append(trainer.updater.iteration))
+    marked = training.make_extension(trigger=(h(3), "iteration"))(
+        lambda trainer: fired.append(trainer.updater.iteration)
+    )
+    other = training.make_extension(trigger=(h(0.75), "epoch"))(
+        lambda trainer: fired.append(trainer.updater.iteration)
+    )
     _trained(marked, other, iterations=20)
     return fired
 
