@@ -110,7 +110,8 @@ $(VENV)/chainerrl: | $(BIN)/python
 	touch '$@'
 
 $(VENV)/reference: | $(BIN)/python
-	$(INSTALL) chainer==7.8.1 numpy==1.22.4 scipy==1.10.1 protobuf==3.20.3 h5py pillow matplotlib
+	$(INSTALL) chainer==7.8.1 numpy==1.22.4 scipy==1.10.1 protobuf==3.20.3 h5py==3.11.0 pillow==10.4.0 \
+		matplotlib==3.7.5
 	touch '$@'
 
 # A file for each set of extras that is installed, newer than the sources that it was installed from.

@@ -107,7 +107,7 @@ def _chainer_and_cupy() -> tuple[str, Any]:
             from chainer.backends import cuda
 
             return chainer.__version__, cuda.cupy if cuda.available else cuda._resolution_error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             why = f"{_version_of('chainer')}, cannot be imported: {type(error).__name__}: {_first_line(error)}"
         try:
             return why, importlib.import_module("cupy")
@@ -149,7 +149,7 @@ def _why_no_cupy(error: Exception) -> str:
     return f"none usable: {_first_line(error)}; install CUDA's libraries, such as with 'cupy-cuda13x[ctk]'"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 

@@ -40,6 +40,8 @@ setattr(owner, name, press_and_call)
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+# The scripts set it themselves, which is too late where `press` has imported NumPy.
+ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 IN_AN_UPDATE = ("chainer", "Variable", "backward")
 IN_AN_EVALUATION = ("chainer.training.extensions", "Evaluator", "evaluate")
 IN_A_SNAPSHOT = ("numpy", "", "savez_compressed")
@@ -59,7 +61,7 @@ def run(folder, script, *options, launcher=(), press=None, status=0):
     (folder / "text").write_text("\n".join(topics[name] for name in sorted(topics))[:21_000], encoding="utf-8")
     start = launcher if press is None else ["-c", PRESS, *map(str, press)]
     command = [sys.executable, *start, str(EXAMPLES / script), "--out", "out", *OPTIONS[script], *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=300)
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

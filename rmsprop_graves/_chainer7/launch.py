@@ -135,10 +135,10 @@ def _bytecode(content: bytes) -> CodeType:
 
 def _forget_file() -> None:
     """Removes what python removes when a script has ended or its traceback is printed."""
-    main = vars(sys.modules["__main__"])
-    if main.get("__spec__") is None:
-        main.pop("__file__", None)
-        main.pop("__cached__", None)
+    main = sys.modules.get("__main__")
+    if main is not None and getattr(main, "__spec__", None) is None:
+        vars(main).pop("__file__", None)
+        vars(main).pop("__cached__", None)
 
 
 def _interact() -> None:

@@ -8,9 +8,10 @@ function here is the plain operation.
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
-from typing import Any, Callable, Iterable
+from typing import Any, Iterable
 
 import numpy
 
@@ -69,32 +70,31 @@ def cast(value: Any, dtype: Any) -> Any:
 
 
 def update_core_cpu(rule: Any, param: Any) -> None:
-    """Calls ``rule.update_core_cpu(param)`` with hyperparameters promoted as NumPy 1 promoted them."""
-    array = param.array
-    if _IS_NUMPY_1 or array is None:
-        rule.update_core_cpu(param)
-        return
-    hyperparam = rule.hyperparam
-    rule.hyperparam = _Hyperparameters(hyperparam, float if array.ndim else numpy.float64)
+    """Calls ``rule.update_core_cpu(param)`` with hyperparameters promoted as NumPy 1 promoted them.
+
+    Only Chainer's own rules get other hyperparameters than they have, and only where that makes a difference.
+    """
+    array, hyperparam = param.array, rule.hyperparam
+    is_chainers = type(rule).update_core_cpu.__module__.startswith("chainer.")
+    promoted = {} if _IS_NUMPY_1 or array is None or not is_chainers else _promoted(hyperparam.get_dict(), array.ndim)
+    if promoted:
+        rule.hyperparam = copy.copy(hyperparam)
+        vars(rule.hyperparam).update(promoted)
     try:
         rule.update_core_cpu(param)
     finally:
         rule.hyperparam = hyperparam
 
 
-class _Hyperparameters:
-    """A rule's hyperparameters, each number converted when it is read: to a weak float or a strong numpy.float64."""
-
-    def __init__(self, hyperparam: Any, number: Callable[[Any], Any]) -> None:
-        self.__dict__.update(_hyperparam=hyperparam, _number=number)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._hyperparam, name)
-        is_number = isinstance(value, float) or (_is_scalar(value) and value.dtype.kind == "f")
-        return self._number(value) if is_number else value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._hyperparam, name, value)
+def _promoted(values: dict[str, Any], ndim: int) -> dict[str, Any]:
+    """The values that are to be replaced: beside arrays by weak floats, beside scalars by strong ones."""
+    if ndim:
+        return {name: float(value) for name, value in values.items() if _is_scalar(value) and value.dtype.kind == "f"}
+    return {
+        name: numpy.float64(value)
+        for name, value in values.items()
+        if type(value) is float or (_is_scalar(value) and value.dtype.kind == "f")
+    }
 
 
 def _is_scalar(value: Any) -> bool:

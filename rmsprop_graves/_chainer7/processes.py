@@ -44,11 +44,16 @@ class _Preparation:
 
     def __reduce__(self) -> Any:
         # A builtin, because the child has not imported this module yet.
-        return exec, (_CODE.format(root=_ROOT, calls="; ".join(_calls)), {})
+        return exec, (_code(), {})
+
+
+def _code() -> str:
+    return _CODE.format(root=_ROOT, calls="; ".join(_calls))
 
 
 def prepare_children() -> None:
     """Makes child processes import this package before they unpickle anything else."""
+    when_imported("multiprocessing.util", _prepare_forkserver)
     for name in _STARTERS:
         when_imported(name, lambda name=name: _prepare_children_of(sys.modules[name]))  # type: ignore[misc]
 
@@ -72,6 +77,19 @@ def _prepare_children_of(starter: Any) -> None:
     starter.get_preparation_data = get_preparation_data
 
 
+def _prepare_forkserver() -> None:
+    # The forkserver imports the main module, from Python 3.14 on, and what it was told to preload, before any child.
+    util: Any = sys.modules["multiprocessing.util"]
+    original = util.spawnv_passfds
+
+    def spawnv_passfds(path: Any, args: Any, passfds: Any) -> Any:
+        starts_server = [isinstance(arg, str) and "from multiprocessing.forkserver import main" in arg for arg in args]
+        code = f"exec({_code()!r}, {{}}); "
+        return original(path, [code + arg if starts else arg for arg, starts in zip(args, starts_server)], passfds)
+
+    util.spawnv_passfds = spawnv_passfds
+
+
 def fork_by_default() -> None:
     """Makes fork the default start method on Linux, as before Python 3.14. A program may still choose another."""
     if sys.platform == "linux" and sys.version_info >= (3, 14):
@@ -87,6 +105,10 @@ def _fork_by_default() -> None:
 def launch_interpreters() -> None:
     """Makes interpreters that this process starts, and their children, run as under the launcher."""
     startup = os.path.join(_FOLDER, "startup")
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([startup, *(path for path in paths if path not in ("", startup))])
+    # Empty entries stay: each is the current folder.
+    path = os.environ.get("PYTHONPATH")
+    if not path:
+        os.environ["PYTHONPATH"] = startup
+    elif path.split(os.pathsep)[0] != startup:
+        os.environ["PYTHONPATH"] = startup + os.pathsep + path
     os.environ[LAUNCHED_BY] = f"{sys.hexversion:x} {sys.prefix}"

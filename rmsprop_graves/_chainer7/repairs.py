@@ -461,6 +461,7 @@ REPAIRS = (
         "Python 3.14, of which the default start method is forkserver",
         "a training that waits for ever where workers cannot start, or where the dataset raises an exception",
         {
+            "self._pool = multiprocessing.Pool(": "self._pool = _workers.Pool(",
             "                alive = self._task()": "                alive = _workers.run_task(self)",
             "self._not_empty_cond.wait(_response_time)": "_workers.wait_for_batch(self, _response_time)",
             "if self._comm.is_terminated:": "if _workers.is_terminated(self):",

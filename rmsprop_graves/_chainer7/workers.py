@@ -5,7 +5,7 @@ The repairs of MultiprocessIterator and of the snapshot writers call these funct
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.pool
 import threading
 from typing import Any
 
@@ -38,6 +38,22 @@ def run_task(loop: Any) -> bool:
         return False
 
 
+class Pool(multiprocessing.pool.Pool):
+    """A pool that keeps each worker that it has started, as `started`: it forgets those that have ended."""
+
+    def __init__(self, **options: Any) -> None:
+        started: list[Any] = []
+        self.started = started
+
+        def start(context: Any, *args: Any, **kwds: Any) -> Any:
+            worker = context.Process(*args, **kwds)
+            started.append(worker)
+            return worker
+
+        self.Process = start  # type: ignore[assignment, method-assign]
+        super().__init__(context=multiprocessing.get_context(), **options)
+
+
 class _EndedPool:
     def close(self) -> None:
         """Does nothing, as the other methods."""
@@ -61,24 +77,18 @@ def is_terminated(loop: Any) -> bool:
     """Whether a MultiprocessIterator was terminated while its thread waits for the workers.
 
     Raises:
-        RuntimeError: A worker has failed. The pool would replace it for ever and wait for the lost task.
+        RuntimeError: A worker has failed. The pool would replace it and wait for the lost task for ever.
     """
-    workers = loop.__dict__.setdefault("_workers", {})
-    workers.update((id(worker), worker) for worker in list(loop._pool._pool))
-    for key, worker in list(workers.items()):
-        try:
-            status = worker.exitcode
-        except ValueError:  # closed
-            status = 0
-        if status == 0:
-            del workers[key]
-        elif status is not None:
-            raise RuntimeError(
-                f"a worker process has ended with {_in_words(status)}; if its traceback says that it cannot unpickle "
-                "the dataset or that it has not finished its bootstrapping, "
-                f"{_about_start_method()}"
-            )
-    return bool(loop._comm.is_terminated)
+    if loop._comm.is_terminated:
+        return True
+    for worker in loop._pool.started:
+        status = worker.exitcode
+        # A worker that has done its share, by maxtasksperchild, ends with status 0.
+        if status or (status == 0 and not loop.maxtasksperchild):
+            raise RuntimeError(f"a worker process has ended with {_in_words(status)}; {_about_start_method()}")
+    if not loop._pool._result_handler.is_alive():
+        raise RuntimeError("the main process cannot unpickle what a worker process has sent, or an exception of it")
+    return False
 
 
 def join(worker: Any, filename: str) -> None:
@@ -143,14 +153,14 @@ def _failure_of(worker: Any) -> str:
 
 
 def _in_words(status: int) -> str:
-    return f"exit status {status}" if status > 0 else f"signal {-status}"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def _about_start_method() -> str:
     method = multiprocessing.get_start_method()
     if method == "fork":
-        return "start it anew"
+        return "its dataset may have ended it, or the system, such as for want of memory"
     return (
-        f"define its class in a module and keep the script's own code under `if __name__ == '__main__':`, as the "
-        f"start method {method} asks for, or call multiprocessing.set_start_method('fork') first"
+        f"with the start method {method}, the dataset's class has to be in a module, and the script's own code under "
+        "`if __name__ == '__main__':`; or call multiprocessing.set_start_method('fork') first"
     )

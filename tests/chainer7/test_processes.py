@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -84,6 +85,39 @@ def test_children_find_the_package_where_their_parent_found_it(tmp_path, method)
     assert output_of("script.py", cwd=tmp_path) == "<class 'chainer.variable.Variable'>\n"
 
 
+@pytest.mark.skipif("forkserver" not in METHODS, reason="there is no forkserver here")
+def test_a_forkserver_that_imports_chainer_before_any_child_is_repaired(tmp_path):
+    """It preloads what it is told to and, from Python 3.14 on, the main module."""
+    write(
+        tmp_path,
+        "script.py",
+        """
+        import multiprocessing, sys
+        if __name__ == "__main__":
+            import rmsprop_graves
+        import chainer
+
+        def version(_):
+            return chainer.__version__
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(sys.argv[1:])
+            with context.Pool(1) as pool:
+                print(pool.map(version, [None]) == [chainer.__version__])
+        """,
+    )
+    # Before Python 3.14 the server imports no main module.
+    if sys.version_info >= (3, 14):
+        assert output_of("script.py", "__main__", cwd=tmp_path) == "True\n"
+    write(
+        tmp_path,
+        "plain.py",
+        (tmp_path / "script.py").read_text().replace("import multi", "import rmsprop_graves, multi"),
+    )
+    assert output_of("plain.py", "chainer", cwd=tmp_path) == "True\n"
+
+
 def test_a_launched_program_forks_unless_it_chooses_otherwise(tmp_path):
     """The default of Python 3.14 on Linux is not what Chainer's scripts were written for."""
     write(
@@ -139,6 +173,10 @@ BROKEN = """
 
     multiprocessing.set_start_method(sys.argv[1], force=True)
 
+    class Unpicklable(Exception):
+        def __init__(self, number, what):
+            super().__init__(f"{{number}} is {{what}}")
+
     class Dataset(chainer.dataset.DatasetMixin):
         def __len__(self):
             return 12
@@ -146,6 +184,12 @@ BROKEN = """
         def get_example(self, i):
             if i == 7 and {case!r} == "raises":
                 raise ValueError("image 7 is broken")
+            if i == 7 and {case!r} == "raises what cannot be unpickled":
+                raise Unpicklable(7, "broken")
+            if i == 7 and {case!r} == "leaves":
+                os._exit(3)
+            if i == 7 and {case!r} == "leaves without an error":
+                os._exit(0)
             if i > 3 and {case!r} == "is killed":
                 time.sleep(0.2 if i < 8 else 600)
             return numpy.float32(i)
@@ -171,16 +215,50 @@ BROKEN = """
         ("raises", "RuntimeError: MultiprocessIterator has no more batches: image 7 is broken"),
         ("is killed", "a worker process has ended with signal 9"),
         ("is unguarded", "Error"),
+        ("leaves", "a worker process has ended with exit status 3"),
+        ("leaves without an error", "a worker process has ended with exit status 0"),
+        ("raises what cannot be unpickled", "the main process cannot unpickle what a worker process has sent"),
     ],
 )
 def test_an_iterator_that_cannot_go_on_says_so(tmp_path, case, error, method):
-    """Its dataset raises, its worker is killed, its script has no guard: Chainer waited for ever."""
+    """Its dataset raises or ends the process, its worker is killed, its script has no guard: Chainer hung."""
     if case == "is unguarded" and method == "fork":
         pytest.skip("a forked child runs no script again")
     write(tmp_path, "script.py", BROKEN.format(case=case))
     result = run("script.py", method, cwd=tmp_path)
     assert result.returncode == 1
     assert error in result.stderr
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_that_dies_between_fast_batches_is_noticed(tmp_path, method):
+    """The pool had replaced it before the iterator looked."""
+    write(
+        tmp_path,
+        "script.py",
+        f"""
+        import multiprocessing, os, signal
+        import rmsprop_graves, chainer, numpy
+
+        class Dataset(chainer.dataset.DatasetMixin):
+            def __len__(self):
+                return 1000
+
+            def get_example(self, i):
+                if i == 300 and not os.path.exists("killed"):
+                    open("killed", "w").close()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return numpy.float32(i)
+
+        if __name__ == "__main__":
+            multiprocessing.set_start_method("{method}")
+            iterator = chainer.iterators.MultiprocessIterator(Dataset(), 10, False, False, n_processes=2)
+            print(sum(map(len, iterator)))
+        """,
+    )
+    result = run("script.py", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "a worker process has ended with signal 9" in result.stderr
 
 
 def test_an_iterator_that_has_failed_fails_again(tmp_path):
@@ -292,13 +370,24 @@ def test_a_sitecustomize_that_is_there_is_run(tmp_path):
 
 
 def test_an_error_in_a_sitecustomize_is_reported_as_without_the_launcher(tmp_path):
-    """And the interpreter goes on."""
+    """And the interpreter goes on, launched."""
     write(tmp_path, "site/sitecustomize.py", "import no_such_module")
-    write(tmp_path, "script.py", "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1)'])")
+    code = "import chainer; print(chainer.optimizers.RMSpropGraves.__module__[:5])"
+    write(tmp_path, "script.py", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])")
     result = run(*LAUNCHER, "script.py", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
-    assert result.stdout == "1\n"
+    assert result.stdout == "rmspr\n"
     assert "Error in sitecustomize" in result.stderr
     assert "no_such_module" in result.stderr
+
+
+@pytest.mark.parametrize("path", ["{0}:", ":{0}", ":", ""])
+def test_the_entries_of_pythonpath_stay(tmp_path, path):
+    """An empty one is the folder that the child starts in."""
+    write(tmp_path, "child.py", "import sys; print(sys.path)")
+    write(tmp_path, "script.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=True)")
+    path = path.format(tmp_path / "of the user").replace(":", os.pathsep)
+    outputs = [output_of(*launcher, "script.py", cwd=tmp_path, PYTHONPATH=path) for launcher in ([], LAUNCHER)]
+    assert outputs[0] == outputs[1]
 
 
 def other_python():

@@ -217,6 +217,32 @@ def test_hyperparameters_that_are_numpy_scalars_widen_no_state():
         assert {array.dtype for array in param.update_rule.state.values()} == {numpy.dtype("f4")}, name
 
 
+def test_a_rule_keeps_hyperparameters_that_can_be_copied_while_it_is_updated():
+    """Chainer's rules get promoted ones for the time of an update; a user's rules have theirs."""
+    seen = []
+
+    class Watching(type(chainer.optimizers.SGD().create_update_rule())):
+        def update_core_cpu(self, param):
+            seen.append(self.hyperparam)
+            copy.deepcopy(self)
+            self.hyperparam.lr = numpy.float64(0.25)
+            super().update_core_cpu(param)
+
+    optimizer = optimizer_of(chainer.optimizers.SGD(numpy.float64(1)), 1, shape=(2,))
+    param = optimizer.target.p0
+    chainers = param.update_rule
+    param.update_rule = Watching(optimizer.hyperparam)
+    optimizer.update()
+    assert seen == [param.update_rule.hyperparam]
+    assert param.update_rule.hyperparam.lr == 0.25
+    param.update_rule = chainers
+    original, step = chainers.hyperparam, chainers.update_core_cpu
+    chainers.update_core_cpu = lambda param: (seen.append(copy.deepcopy(chainers.hyperparam)), step(param))
+    optimizer.update()
+    assert chainers.hyperparam is original
+    assert isinstance(seen[1], chainer.optimizer.Hyperparameter)
+
+
 @pytest.mark.parametrize(
     ("name", "grad", "expected"), [("AdaGrad", 0, 1.0), ("SMORMS3", 0, 1.0), ("AdaDelta", 300, 0.88134765625)]
 )
