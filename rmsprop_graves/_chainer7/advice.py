@@ -78,7 +78,8 @@ def _argument(function: str, name: str, since: str, instead: str, of: str) -> Ad
 def _method(kind: str, name: str, since: str, instead: str, of: str) -> Advice:
     """A method or attribute that objects of a package do not have any more."""
     old = f"`{kind}.{name}`" if kind.islower() else f"`{name}` of {kind}"
-    return Advice(old, since, instead, AttributeError, rf"'[\w.]+' object has no attribute '{name}'", of=of)
+    message = rf"'[\w.]+' object has no attribute '{name}'|`{name}` was removed from the ndarray class in NumPy 2\.0"
+    return Advice(old, since, instead, AttributeError, message, of=of)
 
 
 def _option(name: str, function: str, instead: str) -> Advice:
@@ -519,7 +520,7 @@ ADVICE: tuple[Advice, ...] = (
         r"(FigureBase\.)?gca\(\) got an unexpected keyword argument 'projection'",
         of="matplotlib",
     ),
-    *_removed("matplotlib.cm", "Matplotlib 3.9", {"get_cmap": "`matplotlib.pyplot.get_cmap`"}),
+    *_removed("matplotlib.cm", "Matplotlib 3.11", {"get_cmap": "`matplotlib.pyplot.get_cmap`"}),
     _method(
         "canvas",
         "set_window_title",
@@ -635,6 +636,8 @@ def _package(frame: FrameType) -> str | None:
 
 def _is_of(package: str, error: BaseException, code: str, frame: FrameType) -> bool:
     """Whether the function that an exception's message names, or the object without the attribute, is of a package."""
+    if "was removed from the ndarray class" in str(error):
+        return package == "numpy"
     call = re.match(r"(?:.*?(\w+)\.)?(\w+)\(\)", str(error))
     if call is None:
         attribute = str(error).rpartition("attribute '")[2].rstrip("'")
