@@ -159,16 +159,16 @@ def run(python, files, folder, patience):
 
 def run_process(command, log, patience):
     """Runs a command until it ends or `log` has not grown for a while; returns what went wrong, if anything."""
-    environment = {
-        **os.environ,
-        "CHAINER_DATASET_ROOT": "/nonexistent",
-        "MPLBACKEND": "Agg",
-        "OMP_NUM_THREADS": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "0",
-    }
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
+        environment = {
+            **os.environ,
+            "CHAINER_DATASET_ROOT": folder,
+            "MPLBACKEND": "Agg",
+            "OMP_NUM_THREADS": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONHASHSEED": "0",
+        }
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -195,12 +195,11 @@ def run_process(command, log, patience):
         last = output.read()[-2000:].decode(errors="replace")
     if hung:
         return f"{last}\nhung for {patience:.0f} s"
-    # 0: every case passed, 1: some failed, 2: the file cannot be imported, 5: it has no case.
-    return None if process.returncode in (0, 1, 2, 5) else f"{last}\nended with status {process.returncode}"
+    return f"{last}\nended with status {process.returncode}" if process.returncode else None
 
 
 def inside(file, log):
-    """Runs one test file in this process, without the cases that the log has already; returns pytest's status."""
+    """Runs one test file in this process, without the cases that the log has already; returns 0 if it could."""
     sys.path.pop(0)  # the folder of this script
     import chainer
     import numpy
@@ -213,13 +212,15 @@ def inside(file, log):
     python = ".".join(map(str, sys.version_info[:3]))
     add(log, stack=f"Python {python}, NumPy {numpy.__version__}, Chainer {chainer.__version__}")
     seed()  # some parameters of cases are random
-    return pytest.main(
+    status = pytest.main(
         [
             *("-c", str(source / "setup.cfg"), "-o", "addopts=", "-m", MARKERS, "-q", "--tb=short"),
             *("-p", "no:cacheprovider", str(source / "tests" / file)),
         ],
         plugins=[Recorder(log)],
     )
+    # Every case passed, some failed, the file cannot be imported, or it has no case.
+    return 0 if status in (0, 1, 2, 5) else status
 
 
 class Recorder:
