@@ -9,6 +9,7 @@ from typing import Any
 from chainer.optimizer import Hyperparameter as _ChainerHyperparameter
 
 DEFAULTS = {"lr": 1e-4, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
+NAMES = tuple(DEFAULTS)
 
 
 class Hyperparameter(_ChainerHyperparameter):
@@ -27,12 +28,9 @@ class Hyperparameter(_ChainerHyperparameter):
         super().__setattr__(name, value)
 
 
-def as_floats(hyperparam: _ChainerHyperparameter) -> dict[str, float]:
-    """The four values, own or inherited, as Python floats.
-
-    A NumPy float64 scalar would make float64 temporaries of float32 arrays on NumPy 2.
-    """
-    return {name: float(getattr(hyperparam, name)) for name in DEFAULTS}
+def as_floats(hyperparam: _ChainerHyperparameter) -> tuple[float, ...]:
+    """The four values, own or inherited, as Python floats."""
+    return tuple([float(getattr(hyperparam, name)) for name in NAMES])
 
 
 def _check(name: str, value: Any) -> None:

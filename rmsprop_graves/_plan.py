@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Any, Iterable, Iterator
 
 import chainer
@@ -11,140 +10,140 @@ from chainer.backend import CpuDevice, GpuDevice
 from chainer.backends import cuda
 
 from rmsprop_graves import kernels
-from rmsprop_graves._hyperparameter import Hyperparameter, as_floats
+from rmsprop_graves._hyperparameter import NAMES, Hyperparameter, as_floats
 from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits
 
-_ATTRIBUTES = len(vars(RMSpropGravesRule()))
+_NAMES = frozenset(NAMES)
 
 
 class Plan:
-    """Updates parameters as ``param.update()`` would in turn, and those that need nothing special together.
+    """Updates parameters as ``param.update()`` would in turn, but steps plain ones together.
 
-    A gradient or state that cannot be its parameter's is found before any parameter is updated.
+    A parameter is plain if its update is the step of a kernel and nothing else: no hook, loss scale or float32 master,
+    no subclass, and no method set on the instance. A method replaced on Chainer's or this package's class itself is
+    not noticed. Plain parameters wait in a batch, which is stepped before the next special parameter, so that a hook
+    finds the model as Chainer would show it.
 
-    Before a special parameter is updated those that precede it have been, so that whatever is called for it finds
-    the model as Chainer would show it. A method of a rule or parameter that a subclass or an instance overrides is
-    called; one that is replaced on Chainer's or this package's class itself is not.
-
-    It keeps the arrays of the last update alive until the next one, also where a model has been moved elsewhere since.
+    The arrays of the last update stay alive until the next one, even if the model has moved to another device.
     """
 
     def __init__(self) -> None:
-        # Those of the last update, in order. One serves again as long as its arrays are the same objects.
+        # The tables of the last update, in order. One serves again if its arrays are the same.
         self._tables: list[Any] = []
 
     def __reduce__(self) -> Any:
-        # Another process has other addresses, and a copy of the optimizer other arrays.
+        # Another process has other addresses, and a copy of the optimizer has other arrays.
         return Plan, ()
 
-    def update(self, params: Iterable[Any]) -> None:
-        """Updates each parameter, and one that comes twice twice.
+    def update(self, params: list[Any]) -> bool:
+        """Updates each parameter, in order; a parameter that is listed twice is updated twice.
+
+        Returns:
+            Whether all parameters were plain: then no code of a user has run.
 
         Raises:
-            ValueError: A gradient or a state is of another shape than its parameter.
-            TypeError: A gradient is not of real numbers.
+            ValueError: A gradient or a state has another shape than its parameter; no parameter has moved.
+            TypeError: A gradient does not hold real numbers; no parameter has moved.
         """
-        params = list(params)
-        all_fit = False
-        last, self._tables = iter(self._tables), []
-        batch: list[Any] = []
+        old_tables, self._tables = iter(self._tables), []
+        # The plain parameters that wait, by their rules: (parameter, hyperparameters, what `_plain` returned).
+        batch: dict[Any, tuple[Any, ...]] = {}
 
         def step_batch() -> None:
             if batch:
-                self._tables += _step(batch, last)
+                self._tables += _step(batch, old_tables)
                 batch.clear()
 
+        are_all_plain = True
         parent = inherited = None
         for param in params:
-            plain = _plain(param)
+            rule = param.update_rule
+            plain = _plain(param, rule)
             values = None
             if plain is not None:
-                hyperparam = param.update_rule.hyperparam
-                if type(hyperparam) is not Hyperparameter or len(hyperparam.__dict__) > 1:
+                hyperparam = rule.hyperparam
+                own = hyperparam.__dict__
+                if type(hyperparam) is not Hyperparameter or (len(own) > 1 and not _NAMES.isdisjoint(own)):
                     values = _values(hyperparam)
                 else:
-                    # It has its parent alone, whose values are read once for all its children.
+                    # Most rules inherit all values from the optimizer: read them once.
                     if inherited is None or parent is not hyperparam._parent:
                         parent, inherited = hyperparam._parent, _values(hyperparam)
                     values = inherited
-            if plain is None or values is None:
-                if not all_fit:
+            if values is None:
+                if are_all_plain:
                     refuse_misfits_of(params)
-                    all_fit = True
+                    are_all_plain = False
                 step_batch()
                 param.update()
-                inherited = None  # what it called may have set a hyperparameter
-                continue
-            batch.append((param, values, *plain))
+                inherited = None  # a hook may have set a hyperparameter
+            else:
+                if rule in batch:
+                    step_batch()
+                batch[rule] = param, values, plain
         step_batch()
+        return are_all_plain
 
 
-def _step(batch: list[Any], last: Iterator[Any]) -> list[Any]:
-    """Steps plain parameters, each as if those before it had been. Returns a table for each device and dtype."""
-    places_of: dict[Any, list[int]] = {}
-    for place, one in enumerate(batch):
-        places_of.setdefault(one[2], []).append(place)
-    groups = [_Group(batch, places, next(last, None)) for places in places_of.values()]
-    alone = sorted(place for group in groups for place in group.misfits)
-    for place in alone:
-        param, _, _, array, grad, *_ = batch[place]
-        refuse_misfits(param.name, array, grad, param.update_rule.state)
-    begin = 0
-    for end in (*alone, len(batch)):
+def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[Any]:
+    """Steps a batch all at once, or one by one in order if that is not possible; returns the tables."""
+    params, values, rows = zip(*batch.values())
+    keys, *columns = zip(*rows)
+    groups = []
+    for key in dict.fromkeys(keys):
+        places = [place for place, other in enumerate(keys) if other == key]
+        device = params[places[0]]._device
+        own_values, *own_columns = ([column[place] for place in places] for column in (values, *columns))
+        groups.append(_Group(device, own_values, own_columns, next(old_tables, None)))
+    if all(group.is_ready for group in groups):
+        for rule in batch:
+            rule.t += 1
         for group in groups:
-            group.step(begin, end)
-        if end < len(batch):
-            _step_alone(*batch[end])
-        begin = end + 1
+            group.step()
+    else:
+        refuse_misfits_of(params)
+        for rule, (param, value, (_, *arrays)) in batch.items():
+            if type(param._device) is CpuDevice:
+                rule.t += 1
+                kernels.on_cpu().step(*arrays, **dict(zip(NAMES, value)))
+            else:
+                # A state may lie on another device; Chainer moves it.
+                param.update()
     return [group.table for group in groups]
 
 
 class _Group:
-    """The parameters of a batch that are of one device and dtype, which one table can hold.
+    """Plain parameters of one device and dtype.
 
     Args:
-        batch: Plain parameters, each with its hyperparameters and arrays.
-        places: Where in the batch those of the group are.
-        table: That of the group at the last update, or another or none.
+        device: Where the arrays lie.
+        values: The hyperparameters of each parameter.
+        columns: The array of each parameter, its gradient, and its states n, g and delta.
+        table: A table of the last update, or None. It serves again if it was made of the same arrays.
     """
 
-    def __init__(self, batch: list[Any], places: list[int], table: Any) -> None:
-        self._places = self.misfits = places
-        self.table = None
-        self._device = batch[places[0]][0]._device
-        kernel = kernels.on_cpu() if type(self._device) is CpuDevice else kernels.on_gpu()
-        if not hasattr(kernel, "Table") or len(places) < kernel.Table.FEWEST:
-            return
-        rows = batch if len(places) == len(batch) else [batch[place] for place in places]
-        self._params, self._values, _, arrays, self._grads, *states = map(list, zip(*rows))
+    def __init__(self, device: Any, values: list[Any], columns: list[list[Any]], table: Any) -> None:
+        self._device, self._values = device, values
+        # The list of gradients must live until the step.
+        arrays, self._grads, *states = columns
+        self.table: Any = None
+        self._addresses = None
+        kernel = kernels.on_cpu() if type(device) is CpuDevice else kernels.on_gpu()
+        if hasattr(kernel, "Table"):
+            with device.create_context():
+                is_held = isinstance(table, kernel.Table) and table.holds(arrays, *states)
+                self.table = table if is_held else kernel.Table(arrays, *states)
+                self._addresses = self.table.locate(self._grads)
+        self.is_ready = self._addresses is not None
+
+    def step(self) -> None:
+        """Steps all parameters at once."""
         with self._device.create_context():
-            if not isinstance(table, kernel.Table) or not table.holds(arrays, *states):
-                table = kernel.Table(arrays, *states)
-            self.table = table
-            self.misfits = [places[row] for row in table.misfits(self._grads)]
-
-    def step(self, begin: int, end: int) -> None:
-        """Steps those that its table holds at places from begin to before end of the batch; none may be a misfit."""
-        first, last = bisect_left(self._places, begin), bisect_left(self._places, end)
-        if self.table is None or first == last:
-            return
-        for param in self._params[first:last]:
-            param.update_rule.t += 1
-        with self._device.create_context():
-            self.table.step(self._grads, self._values, first, last)
-
-
-def _step_alone(param: Any, values: dict[str, float], _: Any, *arrays: numpy.ndarray) -> None:
-    if type(param._device) is CpuDevice:
-        param.update_rule.t += 1
-        kernels.on_cpu().step(*arrays, **values)
-    else:
-        # It may have a state on another device, which Chainer moves.
-        param.update()
+            self.table.step(self._addresses, self._values)
 
 
 def refuse_misfits_of(params: Iterable[Any]) -> None:
-    """Does so for parameters of any kind, where they have arrays and a rule of this package that will take them."""
+    """Runs `refuse_misfits` on every initialized parameter with an enabled rule of this package."""
     for param in params:
         rule = param.update_rule
         if (
@@ -160,52 +159,58 @@ def refuse_misfits_of(params: Iterable[Any]) -> None:
             refuse_misfits(param.name, array, grad, rule.state)
 
 
-def _values(hyperparam: Any) -> dict[str, float] | None:
-    """None where a value is missing or no number: the ordinary path then says so, when its turn has come."""
+def _values(hyperparam: Any) -> tuple[float, ...] | None:
+    """The four values; None if one is missing or not a number, which the ordinary update then reports in turn."""
     try:
         return as_floats(hyperparam)
     except Exception:
         return None
 
 
-def _plain(param: Any) -> tuple[Any, ...] | None:
-    """What tells device and dtype, and the arrays in the kernels' order; None where a step is more than a kernel's.
+def _plain(param: Any, rule: Any) -> tuple[Any, ...] | None:
+    """A key for device and dtype, and the arrays in the kernels' order; None if the parameter is special.
 
-    Chainer's private attributes are read where its properties would take longer than the step of a small array.
+    Reads Chainer's private attributes where its properties would take longer than the step of a small array.
     """
-    rule = param.update_rule
-    if type(rule) is not RMSpropGravesRule or type(param) is not chainer.Parameter or not rule.enabled:
-        return None
-    # A method may have been set on the instance.
-    if len(rule.__dict__) != _ATTRIBUTES or "update" in param.__dict__:
-        return None
-    state = rule._state
-    hookable = rule._hookable
     if (
-        not state
-        or hookable._pre_update_hooks
-        or hookable._post_update_hooks
+        type(rule) is not RMSpropGravesRule
+        or type(param) is not chainer.Parameter
+        or not rule.enabled
+        or rule._is_loaded
+        or rule._master is not None
+        or "update" in (own := rule.__dict__)
+        or "update_core" in own
+        or "update_core_cpu" in own
+        or "update_core_gpu" in own
+        or "update" in param.__dict__
         or param._loss_scale is not None
         or param._layout is not None
         or not param._grad_valid
     ):
         return None
+    hookable = rule._hookable
+    state = rule._state
+    if not state or hookable._pre_update_hooks or hookable._post_update_hooks:
+        return None
     array = param._data[0]
     grad = param._grad if param._grad_var is None else param._grad_var.array
-    n, g, delta = state.get("n"), state.get("g"), state.get("delta")
+    try:
+        n, g, delta = state["n"], state["g"], state["delta"]
+    except KeyError:
+        return None
     device = param._device
-    # Others are ChainerX's, iDeep's, none, or of a subclass.
+    # Other arrays are ChainerX's, iDeep's, missing, or of a subclass.
     if type(device) is CpuDevice:
         if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is numpy.ndarray):
             return None
-        device_id = -1
+        number = None
     elif type(device) is GpuDevice:
         if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is cuda.ndarray):
             return None
-        device_id = device.device.id
+        number = device.device.id
     else:
         return None
     dtype = array.dtype
     if rule._use_fp32_update and dtype == numpy.float16:
         return None
-    return (device_id, dtype.num), array, grad, n, g, delta
+    return (dtype.char if number is None else (number, dtype.char)), array, grad, n, g, delta

@@ -10,7 +10,7 @@ from chainer.optimizer import UpdateRule
 from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
-from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter, as_floats
+from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, as_floats
 
 _default_hyperparam = Hyperparameter()
 for _name, _value in DEFAULTS.items():
@@ -146,7 +146,7 @@ class RMSpropGravesRule(UpdateRule):
                     f"parameter {param.name}: the update on a CPU takes numpy.ndarray, found "
                     f"{type(array).__module__}.{type(array).__qualname__}; move the model with model.to_cpu()"
                 )
-        kernels.on_cpu().step(*arrays, **as_floats(self.hyperparam))
+        kernels.on_cpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
 
     def update_core_gpu(self, param: Any) -> None:
         """Steps a parameter whose arrays are CuPy's.
@@ -158,7 +158,7 @@ class RMSpropGravesRule(UpdateRule):
         arrays = self._arrays(param)
         if arrays is None:
             return
-        kernels.on_gpu().step(*arrays, **as_floats(self.hyperparam))
+        kernels.on_gpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
 
     def _arrays(self, param: Any) -> tuple[Any, ...] | None:
         """The arrays of a step in the kernels' order; None without a gradient, as Chainer then does nothing."""
@@ -171,20 +171,21 @@ class RMSpropGravesRule(UpdateRule):
 
 
 def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | None) -> None:
-    """Raises an error that names the parameter if its gradient or state, if it has one, is none for its step.
+    """Raises an error that names the parameter if its gradient or state has the wrong shape or dtype.
 
     Raises:
-        ValueError: An array is of another shape, even one that could be broadcast.
-        TypeError: The gradient is no array of real numbers, or one of the state is none of real floating ones.
+        ValueError: An array has another shape, even one that could be broadcast.
+        TypeError: The gradient is not an array of real numbers, or a state is not one of floating-point numbers.
     """
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
-    for entry in _checkpoint.STATES:
-        if state and entry in state:
-            _refuse_misfit(name, f"a state {entry}", state[entry], param, "f", "real floating numbers")
+    if state:
+        for entry in _checkpoint.STATES:
+            if entry in state:
+                _refuse_misfit(name, f"a state {entry}", state[entry], param, "f", "real floating numbers")
 
 
 def _refuse_misfit(name: str, what: str, array: Any, param: Any, kinds: str, numbers: str) -> None:
-    if type(array) is not numpy.ndarray and not isinstance(array, chainer.get_array_types()):
+    if type(array) is not type(param) and not isinstance(array, chainer.get_array_types()):
         raise TypeError(f"parameter {name}: found {what} of type {type(array).__name__}, expected an array")
     if array.shape != param.shape:
         raise ValueError(f"parameter {name}: found {what} of shape {array.shape}, expected {param.shape}")

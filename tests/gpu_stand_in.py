@@ -346,12 +346,14 @@ class RawKernel:
         """Takes what CuPy does."""
         self.gpu, self.name = gpu, name
         self.kernel = cpp.RawKernel(source, name, folder=gpu.folder, flags=("-ffp-contract=off",))
-        self.itemsize = {"__half": 2, "float": 4, "double": 8}[source.split(" T;")[0].split()[-1]]
+        stored = {"__half": "float16", "float": "float32", "double": "float64"}[source.split(" T;")[0].split()[-1]]
+        self.itemsize = numpy.dtype(stored).itemsize
+        self.layout = kernel.launch_layout(stored)
 
     def __call__(self, grid, block, arguments):
         """Notes the launch, with its argument as it is now, and runs it."""
         gpu, device_id = self.gpu, Device.current_id()
-        argument = arguments[0].copy()
+        argument = arguments[0].view(self.layout).copy()
         (count,) = grid
         assert 0 < count < 2**31, "no grid is empty or larger"
         assert argument.itemsize <= 4096, "a launch has room for 4 KiB of arguments"

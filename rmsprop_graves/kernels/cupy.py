@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import operator
-import struct
-from typing import Any, Iterator
+import threading
+from typing import Any
 
 import numpy
 
-from rmsprop_graves.kernels.hyperparameters import runs
-from rmsprop_graves.kernels.overlap import Written
+from rmsprop_graves.kernels import table as _table
 
 # What the kernels compute for one element, in CUDA C++. `T` is the type stored and `C` the type computed in.
 # The order is: load everything, compute, store everything, since a store between two loads would make the
@@ -140,6 +138,8 @@ SETS = 8
 # What each dtype is stored in, and what it is computed in.
 _TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
+# CUDA's name for the default stream of the thread that asks.
+_PER_THREAD = 2
 _CHUNK = numpy.dtype([("row", numpy.uint32), ("place", numpy.uint32)])
 
 
@@ -173,150 +173,90 @@ def step(
     kernel(grad, lr, alpha, 1 - alpha, momentum, eps, param, n, g, delta)
 
 
-class Table:
+class Table(_table.Table):
     """Parameters and their states by the addresses of their arrays, stepped in one launch.
 
     The addresses lie in the memory of the device, copied there when the table is made. It belongs to the device and
-    the stream that are current then. Neither it nor a step waits for the device. A step has the bits of :func:`step`.
+    the stream that are current then. Neither making it nor a step waits for the device.
 
-    Args:
-        params: The parameters, of one dtype.
-        ns: The running mean of the squared gradient of each.
-        gs: The running mean of the gradient of each.
-        deltas: The last step of each.
-
-    Raises:
-        ImportError: CuPy is older than the kernel is made for.
+    Every array must lie on that device, be C-contiguous and of the parameter's shape and dtype: float16, float32 or
+    float64. More than one launch is needed for more than `ROWS` parameters or `SETS` different hyperparameters.
     """
 
-    # A launch through a table costs less than one of the kernel for a parameter, even of one.
-    FEWEST = 1
-
-    def __init__(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> None:
-        # They also keep what is at the addresses.
-        self._columns = columns = [params, ns, gs, deltas]
-        self._dtype = dtype = params[0].dtype
+    def _locate_columns(self) -> numpy.ndarray | None:
         cupy = load_cupy()
-        self._device_id = cupy.cuda.Device().id
-        # None where an array cannot be stepped by its address.
-        self._shapes = [arrays[0].shape if self._fit(*arrays) else None for arrays in zip(*columns)]
-        sizes = numpy.array([0 if shape is None else param.size for shape, param in zip(self._shapes, params)])
-        self._nbytes = (sizes * dtype.itemsize).astype(numpy.uintp)
-        addresses = numpy.array([_addresses(column) for column in columns])
-        self._written = Written(addresses, self._nbytes)
-
-        rows = numpy.stack([*addresses, sizes.astype(numpy.uintp)], axis=1)
-        counts = -(-sizes * dtype.itemsize // CHUNK_BYTES)
-        # Before each row, how many chunks.
-        self._bounds = numpy.cumsum([0, *counts])
-        chunks = numpy.empty(self._bounds[-1], _CHUNK)
-        chunks["row"] = numpy.repeat(numpy.arange(len(params)), counts)
-        chunks["place"] = numpy.arange(len(chunks)) - numpy.repeat(self._bounds[:-1], counts)
-        self._on_device = cupy.asarray(numpy.frombuffer(rows.tobytes() + chunks.tobytes(), numpy.uint8))
-        self._chunks_at = self._on_device.data.ptr + rows.nbytes
         self._stream = _stream()
+        self._dtype = dtype = self._columns[0][0].dtype
+        self._device_id = cupy.cuda.Device().id
+        self._shapes = [param.shape for param in self._columns[0]]
+        if dtype.name not in _TYPES or not all(
+            self._fits(shape, array) for column in self._columns for shape, array in zip(self._shapes, column)
+        ):
+            return None
+        addresses = numpy.array([_addresses(column) for column in self._columns])
+        rows = numpy.stack([*addresses, self._sizes], axis=1)
+        counts = -(-self._nbytes // CHUNK_BYTES)
+        # The number of chunks before each parameter, and of all.
+        self._chunk_bounds = numpy.cumsum([0, *counts]).tolist()
+        chunks = numpy.empty(self._chunk_bounds[-1], _CHUNK)
+        chunks["row"] = numpy.repeat(numpy.arange(len(rows)), counts)
+        chunks["place"] = numpy.arange(len(chunks)) - numpy.repeat(self._chunk_bounds[:-1], counts)
+        self._on_device = cupy.asarray(numpy.frombuffer(rows.tobytes() + chunks.tobytes(), numpy.uint8))
+        self._kernel = _table_kernel(dtype.name)
+        launch = numpy.zeros(1, launch_layout(dtype.name))
+        launch["rows"] = self._on_device.data.ptr
+        self._chunks_at = self._on_device.data.ptr + rows.nbytes
+        # The fields that change, and the whole as bytes, which CuPy packs five times as fast as a structured array.
+        self._fields = {name: launch[name] for name in ("chunks", "first")}
+        self._fields.update({name: launch[name][0] for name in ("grads", "hyperparameters", "set")})
+        self._argument = launch.view(f"V{launch.itemsize}")
+        return addresses
 
-    def holds(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> bool:
-        """Whether it is of these very arrays and of the current stream."""
-        # On another stream what it holds might not be there yet, and might be gone before it has been read.
+    def _locate_grads(self, grads: list[Any]) -> numpy.ndarray | None:
+        for place, (shape, grad) in enumerate(zip(self._shapes, grads)):
+            if not self._fits(shape, grad):
+                if grad.shape != shape or grad.dtype != self._dtype or grad.data.device_id != self._device_id:
+                    return None
+                grads[place] = grad.copy()
+        return _addresses(grads)
+
+    def _is_as_it_was(self) -> bool:
+        # On another stream the addresses might not be there yet, and be gone before they have been read.
+        return self._stream == _stream() and self._shapes == [param.shape for param in self._columns[0]]
+
+    def _fits(self, shape: tuple[int, ...], array: Any) -> bool:
         return (
-            len(params) == len(self._nbytes)
-            and all(all(map(operator.is_, *columns)) for columns in zip(self._columns, (params, ns, gs, deltas)))
-            and self._stream == _stream()
-        )
-
-    def misfits(self, grads: list[Any]) -> list[int]:
-        """The places of parameters that cannot be stepped by their addresses, with these gradients.
-
-        Those are among them that were given another shape in place since the table was made. A state that was is not:
-        to ask for its shape takes longer than all else, and it is stepped element by element as it lies there.
-        """
-        dtype = self._dtype
-        return [
-            place
-            for place, (shape, grad, param) in enumerate(zip(self._shapes, grads, self._columns[0]))
-            if not (
-                grad.shape == shape == param.shape
-                and grad.dtype == dtype
-                and grad.data.device_id == self._device_id
-                and _is_contiguous(grad)
-            )
-        ]
-
-    def step(self, grads: list[Any], hyperparameters: list[dict[str, float]], first: int, last: int) -> None:
-        """Steps the parameters at places from first to before last, in order; no misfit may be among them.
-
-        It takes one launch; more where they have more than `SETS` different hyperparameters, or are more than `ROWS`,
-        or share memory.
-
-        Args:
-            grads: The gradient of each parameter.
-            hyperparameters: lr, alpha, momentum and eps of each.
-            first: The first place.
-            last: The place after the last.
-        """
-        addresses = _addresses(grads[first:last])
-        if self._written.includes(addresses, self._nbytes[first:last]):
-            for place in range(first, last):
-                param, *states = (column[place] for column in self._columns)
-                step(param, grads[place], *states, **hyperparameters[place])
-            return
-        for begin, end in self._written.runs(first, last):
-            for start, sets, set_of in _launches(hyperparameters, begin, end):
-                self._launch(addresses[start - first :], start, sets, set_of)
-
-    def _fit(self, *arrays: Any) -> bool:
-        """Whether arrays are alike, laid out as the kernel takes them, and on the table's device."""
-        shape = arrays[0].shape
-        return self._dtype.name in _TYPES and all(
-            array.dtype == self._dtype
+            _is_contiguous(array)
             and array.shape == shape
+            and array.dtype == self._dtype
             and array.data.device_id == self._device_id
-            and _is_contiguous(array)
-            for array in arrays
         )
 
-    def _launch(self, addresses: numpy.ndarray, first: int, sets: bytes, set_of: list[int]) -> None:
-        """Steps as many parameters as there are numbers of sets, from first on, as the addresses are."""
-        last = first + len(set_of)
-        begin, end = int(self._bounds[first]), int(self._bounds[last])
+    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray) -> None:
+        first = 0
+        while first < len(set_of):
+            piece = set_of[first : first + ROWS].tolist()
+            used = list(dict.fromkeys(piece))
+            if len(used) > SETS:
+                piece = piece[: piece.index(used[SETS])]
+                used = used[:SETS]
+            number_of = {row: number for number, row in enumerate(used)}
+            self._launch(first, grads[first : first + len(piece)], sets[used], bytes(number_of[row] for row in piece))
+            first += len(piece)
+
+    def _launch(self, first: int, grads: numpy.ndarray, sets: numpy.ndarray, set_of: bytes) -> None:
+        """Steps as many parameters from `first` on as there are gradients."""
+        begin, end = self._chunk_bounds[first], self._chunk_bounds[first + len(grads)]
         if begin == end:
             return
-        kernel, layout = _table_kernel(self._dtype.name)
-        launch = numpy.zeros(1, layout)
-        launch["rows"] = self._on_device.data.ptr
-        launch["chunks"] = self._chunks_at + begin * _CHUNK.itemsize
-        launch["grads"][0, : len(set_of)] = addresses[: len(set_of)]
-        values = numpy.frombuffer(sets).reshape(-1, 5)
+        fields = self._fields
+        fields["chunks"][0] = self._chunks_at + begin * _CHUNK.itemsize
+        fields["first"][0] = first
+        fields["grads"][: len(grads)] = grads
         with numpy.errstate(over="ignore"):
-            launch["hyperparameters"][0, : len(values)] = values
-        launch["first"] = first
-        launch["set"][0, : len(set_of)] = set_of
-        kernel((end - begin,), (THREADS,), (launch,))
-
-
-def _launches(
-    hyperparameters: list[dict[str, float]], first: int, last: int
-) -> Iterator[tuple[int, bytes, list[int]]]:
-    """Of each launch the first row, the sets of hyperparameters in it, and of each row the number of its set."""
-    sets: dict[bytes, int] = {}
-    set_of: list[int] = []
-    for values, left in runs(hyperparameters[first:last]):
-        own = _pack_set(values)
-        while left:
-            if len(set_of) == ROWS or (len(sets) == SETS and own not in sets):
-                yield first, b"".join(sets), set_of
-                first += len(set_of)
-                sets, set_of = {}, []
-            fitting = min(left, ROWS - len(set_of))
-            set_of += [sets.setdefault(own, len(sets))] * fitting
-            left -= fitting
-    yield first, b"".join(sets), set_of
-
-
-def _pack_set(values: dict[str, float]) -> bytes:
-    alpha = values["alpha"]
-    return struct.pack("5d", values["lr"], alpha, 1 - alpha, values["momentum"], values["eps"])
+            fields["hyperparameters"][: len(sets)] = sets
+        fields["set"][: len(grads)] = numpy.frombuffer(set_of, numpy.uint8)
+        self._kernel((end - begin,), (THREADS,), (self._argument,))
 
 
 def _is_contiguous(array: Any) -> bool:
@@ -328,11 +268,13 @@ def _is_contiguous(array: Any) -> bool:
 
 
 def _addresses(arrays: list[Any]) -> numpy.ndarray:
-    return numpy.array([array.data.ptr for array in arrays], numpy.uintp)
+    return numpy.array([array.data.ptr for array in arrays], numpy.intp)
 
 
-def _stream() -> int:
-    return load_cupy().cuda.get_current_stream().ptr  # type: ignore[no-any-return]
+def _stream() -> tuple[int, int]:
+    """The current stream. Each thread's own default stream has the same address in every thread."""
+    address = load_cupy().cuda.get_current_stream().ptr
+    return address, threading.get_ident() if address == _PER_THREAD else 0
 
 
 @functools.lru_cache(maxsize=None)
@@ -361,21 +303,24 @@ def _kernel(compute: str) -> Any:
     )
 
 
-@functools.lru_cache(maxsize=None)
-def _table_kernel(dtype: str) -> tuple[Any, numpy.dtype]:
-    """The kernel of a table of the dtype, and the layout of its one argument."""
-    stored, computed = _TYPES[dtype]
-    layout = numpy.dtype(
+def launch_layout(dtype: str) -> numpy.dtype:
+    """The layout of the one argument of a table's kernel, `Launch` in its source."""
+    return numpy.dtype(
         [
             ("rows", numpy.uint64),
             ("chunks", numpy.uint64),
             ("grads", numpy.uint64, ROWS),
-            ("hyperparameters", _NUMPY_NAMES[computed], (SETS, 5)),
+            ("hyperparameters", _NUMPY_NAMES[_TYPES[dtype][1]], (SETS, 5)),
             ("first", numpy.uint32),
             ("set", numpy.uint8, ROWS),
         ],
         align=True,
     )
+
+
+@functools.lru_cache(maxsize=None)
+def _table_kernel(dtype: str) -> Any:
+    stored, computed = _TYPES[dtype]
     source = TABLE_SOURCE % {
         "stored": stored,
         "preamble": PREAMBLE % (computed, computed[0]),
@@ -383,8 +328,8 @@ def _table_kernel(dtype: str) -> tuple[Any, numpy.dtype]:
         "chunk_bytes": CHUNK_BYTES,
         "rows": ROWS,
         "sets": SETS,
-        "launch_bytes": layout.itemsize,
+        "launch_bytes": launch_layout(dtype).itemsize,
         "operation": OPERATION,
         "name": TABLE_NAME,
     }
-    return load_cupy().RawKernel(source, TABLE_NAME), layout
+    return load_cupy().RawKernel(source, TABLE_NAME)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy
 from numba.extending import intrinsic
 
 from rmsprop_graves.kernels import numpy as numpy_kernel
+from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels import threads
-from rmsprop_graves.kernels.hyperparameters import runs
-from rmsprop_graves.kernels.overlap import Written
 
 
 def step(
@@ -52,111 +50,65 @@ def step(
     # A gradient in the memory of what is written is copied first, if it must be, by the NumPy kernel.
     if _fit(*arrays) and not _overlap(grad, param, n, g, delta):
         flat = [array.ravel() for array in arrays]
+        hyperparameters = numpy.array([lr, alpha, 1 - alpha, momentum, eps])
 
         def step_span(begin: int, end: int) -> None:
-            _step_elements(*(array[begin:end] for array in flat), lr, alpha, 1 - alpha, momentum, eps)
+            _step_elements(*(array[begin:end] for array in flat), hyperparameters)
 
         threads.run(step_span, param.size)
     else:
         numpy_kernel.step(*arrays, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
 
 
-class Table:
-    """Parameters and their states by the addresses of their arrays, stepped in one call.
+class Table(_table.Table):
+    """Parameters and their states by the addresses of their arrays, stepped in one compiled call.
 
-    Args:
-        params: The parameters, of one dtype.
-        ns: The running mean of the squared gradient of each.
-        gs: The running mean of the gradient of each.
-        deltas: The last step of each.
+    Every array must be contiguous, writable and of the parameter's shape and dtype, float32 or float64.
     """
 
-    # Fewer are stepped faster one by one.
-    FEWEST = 4
+    def _locate_columns(self) -> Any:
+        self._params = _objects(self._columns[0])
+        self._objects = _objects([array for column in self._columns for array in column])
+        self._like = numpy.empty(0, self._columns[0][0].dtype)
+        self._seen = self._look(self._objects, _WRITABLE)
+        dtype = self._like.dtype
+        is_sound = all(_fit(*arrays) and arrays[0].dtype == dtype for arrays in zip(*self._columns))
+        return self._seen[0].reshape(4, -1) if is_sound else None
 
-    def __init__(
-        self,
-        params: list[numpy.ndarray],
-        ns: list[numpy.ndarray],
-        gs: list[numpy.ndarray],
-        deltas: list[numpy.ndarray],
-    ) -> None:
-        # They also keep what is at the addresses.
-        self._columns = columns = [params, ns, gs, deltas]
-        # None where an array cannot be stepped by its address.
-        self._shapes = [arrays[0].shape if _fit(*arrays) else None for arrays in zip(*columns)]
-        sizes = [0 if shape is None else param.size for shape, param in zip(self._shapes, params)]
-        self._bounds = numpy.cumsum([0, *sizes])
-        self._nbytes = numpy.array(sizes, numpy.uintp) * params[0].itemsize
-        self._objects = numpy.array([_ids(column) for column in columns])
-        self._addresses = _locate(self._objects)
-        self._like = numpy.empty(0, params[0].dtype)
+    def _is_as_it_was(self) -> bool:
+        return numpy.array_equal(self._look(self._objects, _WRITABLE), self._seen)
 
-        self._written = Written(self._addresses, self._nbytes)
+    def _locate_grads(self, grads: list[Any]) -> Any:
+        addresses, dtypes = self._look(_objects(grads), _READABLE)
+        for place in numpy.flatnonzero((addresses == 0) | (dtypes != self._seen[1, : len(grads)])):
+            param, grad = self._columns[0][place], grads[place]
+            if type(grad) is not numpy.ndarray or (grad.shape, grad.dtype) != (param.shape, param.dtype):
+                return None
+            grads[place] = numpy.require(grad, requirements=["C", "A"])
+            addresses[place] = grads[place].ctypes.data
+        return addresses
 
-    def holds(
-        self,
-        params: list[numpy.ndarray],
-        ns: list[numpy.ndarray],
-        gs: list[numpy.ndarray],
-        deltas: list[numpy.ndarray],
-    ) -> bool:
-        """Whether it is of these very arrays, none of which has been resized or made read-only since."""
-        return (
-            len(params) == len(self._nbytes)
-            and all(all(map(operator.is_, *columns)) for columns in zip(self._columns, (params, ns, gs, deltas)))
-            and numpy.array_equal(_locate(self._objects), self._addresses)
+    def _look(self, objects: numpy.ndarray, flags: int) -> Any:
+        return _look(
+            objects.ctypes.data, len(objects), self._params.ctypes.data, self._sizes, id(numpy.ndarray), flags
         )
 
-    def misfits(self, grads: list[numpy.ndarray]) -> list[int]:
-        """The places of parameters that cannot be stepped by their addresses, with these gradients.
+    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray) -> None:
+        def step_span(begin: int, end: int) -> None:
+            _walk(self._addresses, grads, self._bounds, sets, set_of, self._like, begin, end)
 
-        Those are among them that were given another shape in place since the table was made.
-        """
-        return [
-            place
-            for place, (shape, address, grad, param, n, g, delta) in enumerate(
-                zip(self._shapes, _locate(_ids(grads)).tolist(), grads, *self._columns)
-            )
-            if not (
-                address
-                and grad.shape == shape == param.shape == n.shape == g.shape == delta.shape
-                and grad.dtype == param.dtype == self._like.dtype
-            )
-        ]
+        threads.run(step_span, int(self._bounds[-1]))
 
-    def step(self, grads: list[numpy.ndarray], hyperparameters: list[dict[str, float]], first: int, last: int) -> None:
-        """Steps the parameters at places from first to before last, in order; no misfit may be among them.
 
-        Args:
-            grads: The gradient of each parameter.
-            hyperparameters: lr, alpha, momentum and eps of each.
-            first: The first place.
-            last: The place after the last.
-        """
-        addresses = _locate(_ids(grads[first:last]))
-        if self._written.includes(addresses, self._nbytes[first:last]):
-            params, *states = self._columns
-            for place in range(first, last):
-                n, g, delta = (state[place] for state in states)
-                step(params[place], grads[place], n, g, delta, **hyperparameters[place])
-            return
-        values = numpy.empty((last - first, 4))
-        place = 0
-        for same, count in runs(hyperparameters[first:last]):
-            values[place : place + count] = [same[name] for name in ("lr", "alpha", "momentum", "eps")]
-            place += count
-
-        def step_span(begin: int, end: int, _kept: Any = grads) -> None:
-            _walk(self._addresses, addresses, self._bounds, values, self._like, first, offset + begin, offset + end)
-
-        for begin, end in self._written.runs(first, last):
-            offset = int(self._bounds[begin])
-            threads.run(step_span, int(self._bounds[end]) - offset)
+def _objects(arrays: list[Any]) -> numpy.ndarray:
+    """An array of the array objects themselves, whose elements lie in memory as their addresses."""
+    # The None keeps NumPy from making one array of all their elements. `id` of each would take ten times as long
+    # where an audit hook is set, and filelock, which Chainer imports, sets one.
+    return numpy.array([None, *arrays], object)[1:]
 
 
 def _fit(*arrays: numpy.ndarray) -> bool:
-    """Whether arrays are alike and laid out as the compiled pass takes them."""
+    """Whether arrays are alike and laid out as the compiled loop needs them."""
     dtype, shape = arrays[0].dtype, arrays[0].shape
     if dtype not in _DTYPES:
         return False
@@ -172,10 +124,6 @@ def _overlap(grad: numpy.ndarray, *others: numpy.ndarray) -> bool:
     if grad.base is None and all(array.base is None for array in others):
         return False
     return any(numpy.may_share_memory(grad, array) for array in others)
-
-
-def _ids(arrays: list[numpy.ndarray]) -> numpy.ndarray:
-    return numpy.fromiter(map(id, arrays), numpy.uintp, len(arrays))
 
 
 if numba.config.DISABLE_JIT:
@@ -210,16 +158,12 @@ def _step_elements(
     n: Any,
     g: Any,
     delta: Any,
-    lr: Any,
-    alpha: Any,
-    one_minus_alpha: Any,
-    momentum: Any,
-    eps: Any,
+    hyperparameters: Any,
 ) -> None:
     real = param.dtype.type
     zero, largest = real(0), numpy.finfo(real).max
-    lr, alpha, one_minus_alpha = real(lr), real(alpha), real(one_minus_alpha)
-    momentum, eps = real(momentum), real(eps)
+    lr, alpha, one_minus_alpha = real(hyperparameters[0]), real(hyperparameters[1]), real(hyperparameters[2])
+    momentum, eps = real(hyperparameters[3]), real(hyperparameters[4])
     for i in range(param.size):
         t = one_minus_alpha * grad[i]
         n[i] = n[i] * alpha + t * grad[i]
@@ -241,45 +185,75 @@ def _pointer(context: Any, address: Any, like: Any) -> Any:
     return numba.types.CPointer(like.dtype)(address, like), generate
 
 
-# Of an array object, as `PyArrayObject_fields` has them, which NumPy's C interface makes public and keeps as they are.
-# `array.ctypes.data` takes twenty times as long as reading them.
+# Where the fields of an array object lie. NumPy's headers declare this struct but call direct access deprecated, and
+# may hide it one day: `_prove` refuses a NumPy with another one. The public way, `array.ctypes.data`, takes a
+# microsecond an array, which is as long as the whole step of a small parameter.
 _DATA = object.__basicsize__
-_FLAGS = _DATA + 48
-_IS_CARRAY = 0x1 | 0x100 | 0x400  # contiguous, aligned and writable
+_TYPE, _NDIM, _SHAPE, _DTYPE, _FLAGS = _DATA - 8, _DATA + 8, _DATA + 16, _DATA + 40, _DATA + 48
+# Contiguous and aligned; and writable.
+_READABLE = 0x1 | 0x100
+_WRITABLE = _READABLE | 0x400
+
+
+@intrinsic
+def _word(context: Any, address: Any) -> Any:
+    """The machine word at an address."""
+    return numba.types.intp(address), _load
+
+
+@intrinsic
+def _int(context: Any, address: Any) -> Any:
+    """The C int at an address."""
+    return numba.types.intc(address), _load
+
+
+def _load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    pointer = context.get_value_type(numba.types.CPointer(signature.return_type))
+    return builder.load(builder.inttoptr(arguments[0], pointer))
 
 
 @_compiled
-def _locate(objects: Any) -> Any:
-    """The address of each array's data, given that of the array object; 0 where it is not as `_fit` wants it."""
-    addresses = numpy.zeros_like(objects)
-    for place, array in enumerate(objects.flat):
-        flags = numba.carray(_pointer(array + _FLAGS, numpy.empty(0, numpy.int32)), 1)[0]
-        if flags & _IS_CARRAY == _IS_CARRAY:
-            addresses.flat[place] = numba.carray(_pointer(array + _DATA, objects), 1)[0]
-    return addresses
+def _look(objects: Any, count: Any, params: Any, sizes: Any, array_type: Any, flags: Any) -> Any:
+    """Reads array objects, of which a multiple belongs to the parameters.
+
+    Returns the address of each one's data, 0 if it has not the flags or not its parameter's shape and size, and the
+    address of its dtype.
+    """
+    seen = numpy.zeros((2, count), numpy.intp)
+    for place in range(count):
+        row = place % len(sizes)
+        array, param = _word(objects + 8 * place), _word(params + 8 * row)
+        if _word(array + _TYPE) != array_type or _int(array + _FLAGS) & flags != flags:
+            continue
+        ndim = _int(array + _NDIM)
+        if ndim != _int(param + _NDIM):
+            continue
+        size = 1
+        is_alike = True
+        for axis in range(ndim):
+            length = _word(_word(array + _SHAPE) + 8 * axis)
+            size *= length
+            is_alike &= length == _word(_word(param + _SHAPE) + 8 * axis)
+        if is_alike and size == sizes[row]:
+            seen[0, place] = _word(array + _DATA)
+            seen[1, place] = _word(array + _DTYPE)
+    return seen
 
 
 @_compiled
-def _walk(
-    addresses: Any, grads: Any, bounds: Any, hyperparameters: Any, like: Any, first: Any, begin: Any, end: Any
-) -> None:
-    """Steps elements begin to end of the parameters, counted through all; gradients and values are from first on."""
+def _walk(addresses: Any, grads: Any, bounds: Any, sets: Any, set_of: Any, like: Any, begin: Any, end: Any) -> None:
+    """Steps elements begin to end of the parameters, counted through all."""
     row = numpy.searchsorted(bounds, begin, side="right") - 1
     while begin < end:
         offset = (begin - bounds[row]) * like.itemsize
         count = min(bounds[row + 1], end) - begin
-        lr, alpha, momentum, eps = hyperparameters[row - first]
         _step_elements(
             numba.carray(_pointer(addresses[0, row] + offset, like), count),
-            numba.carray(_pointer(grads[row - first] + offset, like), count),
+            numba.carray(_pointer(grads[row] + offset, like), count),
             numba.carray(_pointer(addresses[1, row] + offset, like), count),
             numba.carray(_pointer(addresses[2, row] + offset, like), count),
             numba.carray(_pointer(addresses[3, row] + offset, like), count),
-            lr,
-            alpha,
-            1 - alpha,
-            momentum,
-            eps,
+            sets[set_of[row]],
         )
         begin += count
         row += 1
@@ -288,15 +262,18 @@ def _walk(
 def _prove() -> None:
     """Finds out here, and not in the middle of an update, whether the code can be compiled and works."""
     for dtype in _DTYPES:
-        arrays = [numpy.ones((2, 3), dtype) for _ in range(5)]
-        read_only = numpy.ones(2)
-        read_only.flags.writeable = False
-        samples = [*arrays, arrays[0].T, read_only]
-        if _locate(_ids(samples)).tolist() != [*(array.ctypes.data for array in arrays), 0, 0]:
+        columns = [[numpy.ones((2, 3), dtype) for _ in range(4)] for _ in range(4)]
+        grads = [numpy.ones((2, 3), dtype), numpy.ones((3, 2), dtype).T, numpy.ones(6, dtype), None]
+        columns[1][3].flags.writeable = False
+        all_arrays = [array for column in columns for array in column]
+        proof = Table(*columns)
+        expected = [array.ctypes.data if array.flags.writeable else 0 for array in all_arrays]
+        if proof._seen[0].tolist() != expected or proof._look(_objects(grads), _READABLE)[0, 1:].any():
             raise ImportError("this NumPy keeps its arrays in another form than NumPy 1 and 2")
-        param, grad, *states = arrays
-        table = Table([param], *([state] for state in states))
-        table.step([grad], [{"lr": 1.0, "alpha": 1.0, "momentum": 1.0, "eps": 1.0}], 0, 1)
+        proof = Table(*(column[:1] for column in columns))
+        addresses = proof.locate(grads[:1])
+        assert addresses is not None
+        proof.step(addresses, [(1.0, 1.0, 1.0, 1.0)])
 
 
 _prove()
