@@ -91,10 +91,12 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
     keys, *columns = zip(*rows)
     groups = []
     for key in dict.fromkeys(keys):
-        places = [place for place, other in enumerate(keys) if other == key]
-        device = params[places[0]]._device
-        own_values, *own_columns = ([column[place] for place in places] for column in (values, *columns))
-        groups.append(_Group(device, own_values, own_columns, next(old_tables, None)))
+        places = None if keys.count(key) == len(keys) else [place for place, one in enumerate(keys) if one == key]
+        group = [
+            list(column) if places is None else [column[place] for place in places]
+            for column in (params, values, *columns)
+        ]
+        groups.append(_Group(*group, next(old_tables, None)))
     if all(group.is_ready for group in groups):
         for rule in batch:
             rule.t += 1
@@ -116,23 +118,37 @@ class _Group:
     """Plain parameters of one device and dtype.
 
     Args:
-        device: Where the arrays lie.
-        values: The hyperparameters of each parameter.
-        columns: The array of each parameter, its gradient, and its states n, g and delta.
+        params: The parameters.
+        values: The hyperparameters of each.
+        arrays: The array of each.
+        grads: The gradient of each.
+        ns: The state n of each.
+        gs: The state g of each.
+        deltas: The state delta of each.
         table: A table of the last update, or None. It serves again if it was made of the same arrays.
     """
 
-    def __init__(self, device: Any, values: list[Any], columns: list[list[Any]], table: Any) -> None:
-        self._device, self._values = device, values
+    def __init__(
+        self,
+        params: list[Any],
+        values: list[Any],
+        arrays: list[Any],
+        grads: list[Any],
+        ns: list[Any],
+        gs: list[Any],
+        deltas: list[Any],
+        table: Any,
+    ) -> None:
+        self._device = device = params[0]._device
         # The list of gradients must live until the step.
-        arrays, self._grads, *states = columns
+        self._values, self._grads = values, grads
         self.table: Any = None
         self._addresses = None
         kernel = kernels.on_cpu() if type(device) is CpuDevice else kernels.on_gpu()
         if hasattr(kernel, "Table"):
             with device.create_context():
-                is_held = isinstance(table, kernel.Table) and table.holds(arrays, *states)
-                self.table = table if is_held else kernel.Table(arrays, *states)
+                is_held = isinstance(table, kernel.Table) and table.holds(arrays, ns, gs, deltas)
+                self.table = table if is_held else kernel.Table(arrays, ns, gs, deltas)
                 self._addresses = self.table.locate(self._grads)
         self.is_ready = self._addresses is not None
 
@@ -203,14 +219,14 @@ def _plain(param: Any, rule: Any) -> tuple[Any, ...] | None:
     if type(device) is CpuDevice:
         if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is numpy.ndarray):
             return None
-        number = None
+        number = 0
     elif type(device) is GpuDevice:
         if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is cuda.ndarray):
             return None
-        number = device.device.id
+        number = 1 + device.device.id
     else:
         return None
     dtype = array.dtype
     if rule._use_fp32_update and dtype == numpy.float16:
         return None
-    return (dtype.char if number is None else (number, dtype.char)), array, grad, n, g, delta
+    return dtype.num + 1000 * number, array, grad, n, g, delta

@@ -213,12 +213,17 @@ class Table(_table.Table):
         return addresses
 
     def _locate_grads(self, grads: list[Any]) -> numpy.ndarray | None:
+        dtype, device_id = self._dtype, self._device_id
+        addresses = []
         for place, (shape, grad) in enumerate(zip(self._shapes, grads)):
-            if not self._fits(shape, grad):
-                if grad.shape != shape or grad.dtype != self._dtype or grad.data.device_id != self._device_id:
-                    return None
-                grads[place] = grad.copy()
-        return _addresses(grads)
+            data = grad.data
+            if grad.shape != shape or grad.dtype != dtype or data.device_id != device_id:
+                return None
+            if not _is_contiguous(grad):
+                grads[place] = grad = grad.copy()
+                data = grad.data
+            addresses.append(data.ptr)
+        return numpy.array(addresses, numpy.intp)
 
     def _is_as_it_was(self) -> bool:
         # On another stream the addresses might not be there yet, and be gone before they have been read.
