@@ -88,15 +88,13 @@ class Plan:
 def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[Any]:
     """Steps a batch all at once, or one by one in order if that is not possible; returns the tables."""
     params, values, rows = zip(*batch.values())
-    keys, *columns = zip(*rows)
+    keys, *arrays = zip(*rows)
     groups = []
     for key in dict.fromkeys(keys):
-        places = None if keys.count(key) == len(keys) else [place for place, one in enumerate(keys) if one == key]
-        group = [
-            list(column) if places is None else [column[place] for place in places]
-            for column in (params, values, *columns)
-        ]
-        groups.append(_Group(*group, next(old_tables, None)))
+        columns: list[Any] = [params, values, *arrays]
+        if keys.count(key) < len(keys):
+            columns = [[one for one, other in zip(column, keys) if other == key] for column in columns]
+        groups.append(_Group(*map(list, columns), table=next(old_tables, None)))
     if all(group.is_ready for group in groups):
         for rule in batch:
             rule.t += 1
@@ -104,10 +102,10 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
             group.step()
     else:
         refuse_misfits_of(params)
-        for rule, (param, value, (_, *arrays)) in batch.items():
+        for param, own_values, (_, *own_arrays) in batch.values():
             if type(param._device) is CpuDevice:
-                rule.t += 1
-                kernels.on_cpu().step(*arrays, **dict(zip(NAMES, value)))
+                param.update_rule.t += 1
+                kernels.on_cpu().step(*own_arrays, **dict(zip(NAMES, own_values)))
             else:
                 # A state may lie on another device; Chainer moves it.
                 param.update()
@@ -115,42 +113,42 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
 
 
 class _Group:
-    """Plain parameters of one device and dtype.
+    """Plain parameters of one device and dtype, their hyperparameters and their arrays.
 
     Args:
         params: The parameters.
         values: The hyperparameters of each.
         arrays: The array of each.
         grads: The gradient of each.
-        ns: The state n of each.
-        gs: The state g of each.
-        deltas: The state delta of each.
+        states: The states n, g and delta: for each state a list with an array for each parameter.
         table: A table of the last update, or None. It serves again if it was made of the same arrays.
     """
 
     def __init__(
         self,
         params: list[Any],
-        values: list[Any],
+        values: list[tuple[float, ...]],
         arrays: list[Any],
         grads: list[Any],
-        ns: list[Any],
-        gs: list[Any],
-        deltas: list[Any],
+        *states: list[Any],
         table: Any,
     ) -> None:
-        self._device = device = params[0]._device
+        self._device = params[0]._device
         # The list of gradients must live until the step.
         self._values, self._grads = values, grads
         self.table: Any = None
         self._addresses = None
-        kernel = kernels.on_cpu() if type(device) is CpuDevice else kernels.on_gpu()
+        kernel = kernels.on_cpu() if type(self._device) is CpuDevice else kernels.on_gpu()
         if hasattr(kernel, "Table"):
-            with device.create_context():
-                is_held = isinstance(table, kernel.Table) and table.holds(arrays, ns, gs, deltas)
-                self.table = table if is_held else kernel.Table(arrays, ns, gs, deltas)
-                self._addresses = self.table.locate(self._grads)
-        self.is_ready = self._addresses is not None
+            with self._device.create_context():
+                is_held = isinstance(table, kernel.Table) and table.holds(arrays, *states)
+                self.table = table if is_held else kernel.Table(arrays, *states)
+                self._addresses = self.table.locate(grads)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all parameters can be stepped at once."""
+        return self._addresses is not None
 
     def step(self) -> None:
         """Steps all parameters at once."""
