@@ -170,12 +170,10 @@ class RMSpropGraves(GradientMethod):
         """
         self._check_set_up()
         if isinstance(serializer, Deserializer):
-            _checkpoint.read_optimizer(self, serializer, RMSpropGravesRule)()
-            return
-        super().serialize(serializer)
-        if self._loss_scaling_is_dynamic:
-            serializer(_checkpoint.LOSS_SCALE, float(self._loss_scale))
-            serializer(_checkpoint.NAN_EVER, self._loss_scaling_isnan_ever)
+            _checkpoint.load_optimizer(self, serializer, RMSpropGravesRule)
+        else:
+            super().serialize(serializer)
+            _checkpoint.save_loss_scaling(self, serializer)
 
 
 def _lacks_grad(params: Iterable[Any]) -> bool:

@@ -190,8 +190,7 @@ def _plain(param: Any, rule: Any) -> tuple[Any, ...] | None:
         type(rule) is not RMSpropGravesRule
         or type(param) is not chainer.Parameter
         or not rule.enabled
-        or rule._is_loaded
-        or rule._master is not None
+        or rule._unsettled
         or "update" in (own := rule.__dict__)
         or "update_core" in own
         or "update_core_cpu" in own

@@ -56,66 +56,50 @@ class RMSpropGravesRule(UpdateRule):
         values = ", ".join(f"{name}={getattr(self.hyperparam, name)!r}" for name in DEFAULTS)
         return f"<{type(self).__name__}({values}) t={self.t}{'' if self.enabled else ' disabled'}>"
 
-    # What a checkpoint holds of the float32 master of a float16 parameter, until the next update takes it up.
-    _master: Any = None
     _fp32_param: Any
-    # Whether the state was loaded since the last update, when what it is to be held in may not have been known.
-    _is_loaded = False
-    # The path and the parameter of a rule that is being loaded, where they are known.
+    # Loading sets this on the instance; the next update ends it.
+    _unsettled = False
+    # The path and the parameter, while an optimizer loads a subclass with its own `serialize`.
     _loaded_for: tuple[str, Any] = ("", None)
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        """Restores a pickle or copy; 1.0.0 had other names for what was loaded and not settled."""
+        self.__dict__.update(attributes)
+        is_loaded = self.__dict__.pop("_is_loaded", False)
+        master = self.__dict__.pop("_master", None)
+        if master is not None:
+            self._fp32_param = chainer.Parameter(master)
+        if is_loaded or master is not None:
+            self._unsettled = True
 
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, the state, and the float32 master of a float16 parameter.
 
-        Loading is all or nothing: what is wrong is found before anything is written.
+        Loading is all or nothing: it finds an error before it writes anything.
 
         Raises:
             KeyError: An entry is missing.
-            ValueError: An entry is none that the rule can go on from.
+            ValueError: An entry is invalid, for example of the wrong shape.
         """
         if isinstance(serializer, Deserializer):
-            _checkpoint.read_rule(self, serializer, *self._loaded_for)()
-            return
-        super().serialize(serializer)
-        master = self._fp32_param.array if self._fp32_param is not None else self._master
-        if master is not None:
-            serializer(_checkpoint.MASTER, master)
+            _checkpoint.load_rule(self, serializer, *self._loaded_for)
+        else:
+            _checkpoint.save_rule(self, serializer)
 
     def update(self, param: Any) -> None:
-        """Updates a parameter, and calls the hooks of the rule."""
+        """Updates a parameter, and calls the hooks of the rule.
+
+        Args:
+            param: The parameter; nothing happens if it is not initialized or the rule is not enabled.
+        """
         if param.array is not None:
-            self._settle(param)
+            if self._unsettled:
+                _checkpoint.settle(self, param)
+            master = self._fp32_param
+            # The parameter was initialized or resized after the master was made.
+            if master is not None and (master.array is None or master.shape != param.shape):
+                self._fp32_param = None
         super().update(param)
-
-    def _settle(self, param: Any) -> None:
-        """Does what had to wait for the parameter to be initialized, resized or loaded."""
-        master = self._fp32_param
-        if master is not None and (master.array is None or master.shape != param.shape):
-            self._fp32_param = None
-        if self._is_loaded:
-            del self._is_loaded
-            is_wide = self._use_fp32_update and param.dtype == numpy.float16
-            self._cast_states(numpy.float32 if is_wide else param.dtype)
-        if self._master is not None:
-            self._take_up_master(param)
-
-    def _cast_states(self, dtype: Any) -> None:
-        with numpy.errstate(over="ignore", under="ignore"):
-            for name in _checkpoint.STATES:
-                if name in (self.state or {}):
-                    self.state[name] = self.state[name].astype(dtype, copy=False)
-
-    def _take_up_master(self, param: Any) -> None:
-        master = self.__dict__.pop("_master")
-        array = param.array
-        if array.shape != master.shape or array.dtype != numpy.float16 or not self._use_fp32_update:
-            return
-        with chainer.using_device(param.device):
-            loaded = param.device.send(master).copy()
-            rounded = loaded.astype(array.dtype)
-            # It is the parameter's if it rounds to it. Otherwise the parameter was loaded from elsewhere, and counts.
-            if bool(((rounded == array) | ((rounded != rounded) & (array != array))).all()):
-                self._fp32_param = chainer.Parameter(loaded, name=param.name)
 
     def _create_uninitialized_parameter(self, dtype: Any, name: str | None) -> Any:
         # Chainer 7.8.1's cannot be pickled, and its gradient not be read: an update fails when others have moved.
