@@ -132,7 +132,8 @@ class _LoadedRule(NamedTuple):
         if self.state is None:
             rule._state = None
         else:
-            state = rule._state = {} if rule.state is None else rule.state
+            state: dict[str, Any] = {} if rule.state is None else rule.state
+            rule._state = state
             for name, value in self.state.items():
                 old = state.get(name)
                 if value is not old and _takes(old, value):
