@@ -135,7 +135,7 @@ class _LoadedRule(NamedTuple):
             state: dict[str, Any] = {} if rule.state is None else rule.state
             rule._state = state
             for name, value in self.state.items():
-                old = state.get(name)
+                old: Any = state.get(name)
                 if value is not old and _takes(old, value):
                     with backend.get_device_from_array(old).create_context():
                         old[...] = value
