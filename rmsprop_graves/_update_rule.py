@@ -114,15 +114,13 @@ class RMSpropGravesRule(UpdateRule):
                 self.state[name] = param.device.xp.zeros_like(param.array)
 
     def update_core_cpu(self, param: Any) -> None:
-        """Steps a parameter whose arrays are NumPy's.
+        """Steps a parameter with NumPy arrays; one without a gradient stays as it is.
 
         Raises:
-            TypeError: An array is not NumPy's, such as iDeep's, or the gradient is not of real numbers.
-            ValueError: The gradient or a state is of another shape than the parameter.
+            TypeError: An array is not NumPy's, such as iDeep's, or the gradient does not hold real numbers.
+            ValueError: The gradient or a state has another shape than the parameter.
         """
         arrays = self._arrays(param)
-        if arrays is None:
-            return
         for array in arrays:
             # A NumPy ufunc cannot write into an iDeep array.
             if not isinstance(array, numpy.ndarray):
@@ -130,28 +128,37 @@ class RMSpropGravesRule(UpdateRule):
                     f"parameter {param.name}: the update on a CPU takes numpy.ndarray, found "
                     f"{type(array).__module__}.{type(array).__qualname__}; move the model with model.to_cpu()"
                 )
-        kernels.on_cpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
+        if arrays:
+            kernels.on_cpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
 
     def update_core_gpu(self, param: Any) -> None:
-        """Steps a parameter whose arrays are CuPy's.
+        """Steps a parameter with CuPy arrays; one without a gradient stays as it is.
 
         Raises:
-            TypeError: The gradient is not of real numbers.
-            ValueError: The gradient or a state is of another shape than the parameter.
+            TypeError: The gradient does not hold real numbers.
+            ValueError: The gradient or a state has another shape than the parameter.
         """
         arrays = self._arrays(param)
-        if arrays is None:
-            return
-        kernels.on_gpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
+        if arrays:
+            kernels.on_gpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
 
-    def _arrays(self, param: Any) -> tuple[Any, ...] | None:
-        """The arrays of a step in the kernels' order; None without a gradient, as Chainer then does nothing."""
+    def _arrays(self, param: Any) -> tuple[Any, ...]:
+        """The arrays of a step in the kernels' order, checked; empty without a gradient."""
         grad = param.grad
         if grad is None:
-            return None
-        state = self.state
-        refuse_misfits(param.name, param.array, grad, state)
-        return param.array, grad, state["n"], state["g"], state["delta"]
+            return ()
+        array, state = param.array, self.state
+        n, g, delta = state["n"], state["g"], state["delta"]
+        dtype, shape = array.dtype, array.shape
+        # Most arrays are alike: one look is faster than `refuse_misfits` on each.
+        if not (
+            type(array) is type(grad) is type(n) is type(g) is type(delta)
+            and dtype.kind == "f"
+            and dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
+            and shape == grad.shape == n.shape == g.shape == delta.shape
+        ):
+            refuse_misfits(param.name, array, grad, state)
+        return array, grad, n, g, delta
 
 
 def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | None) -> None:
