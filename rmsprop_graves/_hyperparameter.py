@@ -28,12 +28,12 @@ class Hyperparameter(_ChainerHyperparameter):
         super().__setattr__(name, value)
 
 
-def as_floats(hyperparam: _ChainerHyperparameter) -> tuple[float, ...]:
+def as_floats(hyperparam: _ChainerHyperparameter) -> dict[str, float]:
     """The four values, own or inherited, as Python floats."""
     # Chainer's way to an inherited value takes ten times as long as to an own one.
-    while type(hyperparam) is Hyperparameter and hyperparam.__dict__.keys() == {"_parent"} and hyperparam._parent:
+    while type(hyperparam) is Hyperparameter and [*hyperparam.__dict__] == ["_parent"] and hyperparam._parent:
         hyperparam = hyperparam._parent
-    return tuple([float(getattr(hyperparam, name)) for name in NAMES])
+    return {name: float(getattr(hyperparam, name)) for name in NAMES}
 
 
 def _check(name: str, value: Any) -> None:

@@ -176,7 +176,7 @@ def refuse_misfits_of(params: Iterable[Any]) -> None:
 def _values(hyperparam: Any) -> tuple[float, ...] | None:
     """The four values; None if one is missing or not a number, which the ordinary update then reports in turn."""
     try:
-        return as_floats(hyperparam)
+        return tuple(as_floats(hyperparam).values())
     except Exception:
         return None
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Iterable
 
 import chainer
 import numpy
+from chainer.backends import cuda
 from chainer.optimizer import UpdateRule
 from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
-from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, as_floats
+from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter, as_floats
 
 _default_hyperparam = Hyperparameter()
 for _name, _value in DEFAULTS.items():
@@ -92,13 +93,12 @@ class RMSpropGravesRule(UpdateRule):
         Args:
             param: The parameter; nothing happens if it is not initialized or the rule is not enabled.
         """
-        if param.array is not None:
-            if self._unsettled:
-                _checkpoint.settle(self, param)
-            master = self._fp32_param
+        if self._unsettled and param.array is not None:
+            _checkpoint.settle(self, param)
+        master = self._fp32_param
+        if master is not None and param.array is not None and (master.array is None or master.shape != param.shape):
             # The parameter was initialized or resized after the master was made.
-            if master is not None and (master.array is None or master.shape != param.shape):
-                self._fp32_param = None
+            self._fp32_param = None
         super().update(param)
 
     def _create_uninitialized_parameter(self, dtype: Any, name: str | None) -> Any:
@@ -106,6 +106,11 @@ class RMSpropGravesRule(UpdateRule):
         master = chainer.Parameter(chainer.initializers.NaN(dtype), name=name)
         master.cleargrad()
         return master
+
+    def _init_states(self, param: Any) -> None:
+        # Chainer sends every state to the device at every update, which takes longer than the step on a GPU.
+        if not self.state or not _share_device(param.array, self.state.values()):
+            super()._init_states(param)
 
     def init_state(self, param: Any) -> None:
         """Sets ``n``, ``g`` and ``delta`` to zeros on the parameter's device."""
@@ -129,7 +134,7 @@ class RMSpropGravesRule(UpdateRule):
                     f"{type(array).__module__}.{type(array).__qualname__}; move the model with model.to_cpu()"
                 )
         if arrays:
-            kernels.on_cpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
+            kernels.on_cpu().step(*arrays, **as_floats(self.hyperparam))
 
     def update_core_gpu(self, param: Any) -> None:
         """Steps a parameter with CuPy arrays; one without a gradient stays as it is.
@@ -140,7 +145,7 @@ class RMSpropGravesRule(UpdateRule):
         """
         arrays = self._arrays(param)
         if arrays:
-            kernels.on_gpu().step(*arrays, **dict(zip(NAMES, as_floats(self.hyperparam))))
+            kernels.on_gpu().step(*arrays, **as_floats(self.hyperparam))
 
     def _arrays(self, param: Any) -> tuple[Any, ...]:
         """The arrays of a step in the kernels' order, checked; empty without a gradient."""
@@ -159,6 +164,16 @@ class RMSpropGravesRule(UpdateRule):
         ):
             refuse_misfits(param.name, array, grad, state)
         return array, grad, n, g, delta
+
+
+def _share_device(array: Any, others: Iterable[Any]) -> bool:
+    kind = type(array)
+    if kind is numpy.ndarray:
+        return all(type(other) is kind for other in others)
+    if kind is not cuda.ndarray:
+        return False
+    number = array.data.device_id
+    return all(type(other) is kind and other.data.device_id == number for other in others)
 
 
 def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | None) -> None:
