@@ -73,7 +73,7 @@ docs: $(VENV)/docs,examples,mpi,numba,oracle
 
 # Runs the commands that the site shows, and opens it in a Chromium.
 docs-test: $(VENV)/browser,docs,examples,mpi,numba,test
-	$(BIN)/pytest -p no:xdist tests/test_docs.py tests/test_site.py
+	$(BIN)/pytest -p no:xdist tests/docs/test_docs.py tests/docs/test_site.py
 
 # What would be uploaded: built, checked, and the source distribution's own tests run from it in a new environment.
 dist: $(VENV)/dist

@@ -37,6 +37,25 @@ def mostly(usual, *others):
     return st.sampled_from([usual] * (4 * len(others)) + list(others))
 
 
+def gradients(*shapes, seed=0, dtype="f4"):
+    """Return one array of normal numbers for each shape."""
+    random = numpy.random.RandomState(seed)
+    return [numpy.asarray(random.standard_normal(shape), dtype) for shape in shapes]
+
+
+def train(optimizer, steps):
+    """Update a model of `Arrays` once for each list of gradients, and return the optimizer."""
+    for grads in steps:
+        optimizer.target.set_grads(*grads)
+        optimizer.update()
+    return optimizer
+
+
+def train_one(optimizer_class, start, grads, **hyperparameters):
+    """Return the optimizer of one parameter after an update with each gradient."""
+    return train(optimizer_class(**hyperparameters).setup(Arrays(start)), ([grad] for grad in grads))
+
+
 def arrays_of(optimizer):
     """Every array that training goes on from: {'/p0': parameter, '/p0/n': state, ...}."""
     found = {}
@@ -45,6 +64,11 @@ def arrays_of(optimizer):
         for name, state in (param.update_rule.state or {}).items():
             found[f"{path}/{name}"] = state
     return found
+
+
+def copies_of(optimizer):
+    """Copies of the arrays of `arrays_of`, which later updates leave alone."""
+    return {name: array.copy() for name, array in arrays_of(optimizer).items()}
 
 
 def assert_same_bits(actual, expected):

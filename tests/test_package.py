@@ -1,17 +1,20 @@
-"""The package as it is installed."""
+"""The installed package and its public names."""
 
 from __future__ import annotations
 
+import importlib
 from importlib import metadata
 
 import pytest
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from interpreter import run_python
 
 import rmsprop_graves
+from rmsprop_graves import RMSpropGraves
 
 
 def test_the_public_names_are_those_documented():
-    """And each is found by name, by dir() and by a star import; another is an AttributeError that names it."""
+    """Each is found by name, by dir() and by a star import. Any other is an AttributeError that names it."""
     namespace = {}
     exec("from rmsprop_graves import *", namespace)
     names = {"RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"}
@@ -22,22 +25,49 @@ def test_the_public_names_are_those_documented():
 
 
 def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests():
-    """What pip installs is the built wheel."""
+    """pip installs the built wheel."""
     try:
         distribution = metadata.distribution("rmsprop-graves")
     except metadata.PackageNotFoundError:
         pytest.skip("the package is not installed but found through PYTHONPATH")
+    if '"editable": true' in (distribution.read_text("direct_url.json") or ""):
+        pytest.skip("an editable installation has no files of the package")
     assert distribution.version == rmsprop_graves.__version__
     files = {str(file) for file in distribution.files}
     assert "rmsprop_graves/py.typed" in files
     assert {file.partition("/")[0] for file in files if ".dist-info" not in file} == {"rmsprop_graves"}
 
 
-def test_kernels_can_be_asked_for_as_the_readme_does():
-    """By the name of the package alone, before anything else of it was used."""
+def test_the_kernels_are_an_attribute_of_the_package():
+    """This works before anything else of the package is used."""
     code = """
         import rmsprop_graves
         rmsprop_graves.kernels.use_on_cpu("numpy")
         print(rmsprop_graves.kernels.on_cpu().__name__)
     """
     assert run_python(code)[0] == "rmsprop_graves.kernels.numpy\n"
+
+
+def test_class_is_found_by_the_name_in_a_configuration():
+    """Programs look it up as an attribute or by a dotted path, and pass keywords or floats in order."""
+    config = {"target": "rmsprop_graves.RMSpropGraves", "lr": 2.5e-4, "alpha": 0.9, "momentum": 0.0, "eps": 1e-2}
+    module, name = config.pop("target").rsplit(".", 1)
+    optimizer_class = getattr(importlib.import_module(module), name)
+    assert optimizer_class is RMSpropGraves
+    optimizer = optimizer_class(**config)
+    assert {key: getattr(optimizer, key) for key in config} == config
+    in_order = optimizer_class(*config.values())
+    assert {key: getattr(in_order, key) for key in config} == config
+    assert name in dir(rmsprop_graves)
+
+
+def test_class_has_the_name_of_chainers_and_a_summary():
+    """Programs choose by the name, in any case, and show the first sentence of the docstring to their users."""
+    assert RMSpropGraves.__name__ == RMSpropGraves.__qualname__ == ChainerRMSpropGraves.__name__ == "RMSpropGraves"
+    by_lower_name = {name.lower(): getattr(rmsprop_graves, name) for name in rmsprop_graves.__all__}
+    assert by_lower_name["rmspropgraves"] is RMSpropGraves
+    sentence = RMSpropGraves.__doc__.split(".")[0]
+    assert sentence.startswith("Alex Graves's RMSprop")
+    assert len(sentence.split()) > 4
+    assert sentence == sentence.strip()
+    assert "\n" not in sentence

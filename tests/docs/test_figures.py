@@ -1,4 +1,4 @@
-"""The scripts that make the documentation's pictures: what they compute, and that they draw it, in small."""
+"""The scripts that make the documentation's pictures: their numbers and, in small, their drawings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from rmsprop_graves import kernels
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 
 pytest.importorskip("matplotlib", minversion="3.7", reason="legends outside of the axes need matplotlib 3.7")
 pytest.importorskip("sklearn", minversion="1.1", reason="two scripts train on scikit-learn's data, one unscaled")
@@ -21,7 +21,7 @@ pytest.importorskip("sklearn", minversion="1.1", reason="two scripts train on sc
 
 @pytest.fixture
 def script(monkeypatch):
-    """Imports a script by name, as if it were run in its folder; what it sets is undone."""
+    """Import a script by name, as if it ran in its folder; undo its settings afterwards."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setattr(sys, "path", [*sys.path, str(FIGURES), str(FIGURES.parent / "examples")])
@@ -37,14 +37,14 @@ def script(monkeypatch):
 
 @pytest.fixture
 def save(script, tmp_path, monkeypatch):
-    """Saves a figure in a folder of the test's."""
+    """Save a figure in a folder of the test's."""
     style = script("style")
     monkeypatch.setattr(style, "IMAGES", tmp_path)
     return lambda figure: style.save(figure, "picture.png")
 
 
-def test_a_picture_is_as_wide_as_it_says_and_the_same_file_each_time(script, save, tmp_path, capsys):
-    """900 pixels, for 450 of a screen with two to a point."""
+def test_a_picture_has_its_size_and_is_the_same_file_each_time(script, save, tmp_path, capsys):
+    """900 pixels are 450 points of a screen with two pixels to a point."""
     style = script("style")
     files = []
     for _ in range(2):
@@ -58,7 +58,7 @@ def test_a_picture_is_as_wide_as_it_says_and_the_same_file_each_time(script, sav
 
 
 def test_a_steady_gradient_turns_chainers_class_to_nan(script, save):
-    """At the step that the page names, and the other class goes on."""
+    """It is NaN at the step that the page names, and the other class goes on."""
     below_zero = script("below_zero")
     classes = below_zero.CLASSES
     gradient = numpy.array([8.540375], "f")
@@ -72,7 +72,7 @@ def test_a_steady_gradient_turns_chainers_class_to_nan(script, save):
 
 
 def test_a_training_turns_to_nan_with_chainers_class_alone(script, save):
-    """After 265 steps, up to which both have the same errors."""
+    """Both have the same errors up to step 265."""
     below_zero = script("below_zero")
     ours, chainers = (below_zero.train(make, 270) for make in below_zero.CLASSES.values())
     assert len(ours) == 270
@@ -81,7 +81,7 @@ def test_a_training_turns_to_nan_with_chainers_class_alone(script, save):
 
 
 def test_paths_go_downhill_from_where_they_begin(script, save, monkeypatch):
-    """By each of the optimizers."""
+    """Each optimizer's does."""
     surfaces = script("surfaces")
     monkeypatch.setattr(surfaces, "RATES", [1e-3, 1e-2])
     for surface in surfaces.SURFACES.values():
@@ -100,7 +100,7 @@ def test_paths_go_downhill_from_where_they_begin(script, save, monkeypatch):
     ("train", "options"), [("train_on_digits", {}), ("train_on_text", {"text": "To be or not. " * 30})]
 )
 def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeypatch, train, options):
-    """An epoch of each example, and the picture of it."""
+    """One epoch of each example, and its picture."""
     training = script("training")
     if train == "train_on_digits":
         load = training.train_digits.load_images
@@ -116,8 +116,8 @@ def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeyp
     save(training.draw({(name, 1e-2): log for name, log in run.items()}, dict.fromkeys(run, 1e-2), quantities))
 
 
-def test_the_diagram_is_of_what_the_plan_holds(script, save):
-    """All parameters but the one with a hook, end to end, and spans that cover them."""
+def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save):
+    """All but the one with a hook lie end to end, and spans cover them."""
     pytest.importorskip("numba", reason="there is no table without Numba")
     whole_model = script("whole_model")
     before = kernels.on_cpu()
@@ -134,8 +134,8 @@ def test_the_diagram_is_of_what_the_plan_holds(script, save):
     save(whole_model.draw(rows, spans))
 
 
-def test_the_share_of_the_floor_is_that_of_the_benchmark(script, save):
-    """The last column of the README's first table, which another machine with other caches has written."""
+def test_the_share_of_the_floor_is_that_of_the_benchmarks_readme(script, save):
+    """It is the last column of the first table, which a machine with other caches has written."""
     benchmark = script("benchmark")
     readme = (FIGURES.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+?) \| \d.*\| (\S+) % \([^|]*\) \|$", readme.partition("float64:")[0], re.MULTILINE)

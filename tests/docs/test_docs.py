@@ -1,6 +1,6 @@
-"""What the documentation and the README show, run: commands with their output, and the README's Python.
+"""The commands and the README's Python run and print what the documentation shows.
 
-The documentation's own Python is run by Sphinx, in make docs.
+`make docs` runs the documentation's own Python, by Sphinx.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from interpreter import run_python
 
 import rmsprop_graves
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
@@ -29,7 +29,7 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
     if path.relative_to(DOCS).parts[0] not in ("_build", "examples", "figures")
 }
-# A word of a command or its output, and the modules without which it is not so.
+# A word of a command or its output, and the modules that the command needs.
 NEEDS = {"mpiexec": ["mpi4py"], "train_digits.py": ["sklearn", "matplotlib"], "numba": ["numba"], "h5py": ["h5py"]}
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+|:::+) *\{?(?P<language>[\w:-]*)\}? *(?P<argument>.*)$", re.M)
 CONSOLE = re.compile(
@@ -39,7 +39,7 @@ END = "== end of the output of a command"
 
 
 def commands_of(page):
-    """The commands that a page shows, and the output that it shows of each; those of a block that is not run aside."""
+    """The commands that a page shows, each with its output; a block marked as not run is left out."""
     commands = []
     for block in CONSOLE.finditer(page):
         if "not run" in (block["comment"] or ""):
@@ -58,7 +58,7 @@ def commands_of(page):
 
 
 def faults_of(page, folder):
-    """What goes otherwise than a page shows when its commands are run in a folder, one after another."""
+    """The differences between a page and a run of its commands in a folder, one after another."""
     (folder / "docs").mkdir()
     shutil.copytree(DOCS / "examples", folder / "docs" / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     commands = commands_of(page)
@@ -66,7 +66,7 @@ def faults_of(page, folder):
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        # What a reader's terminal is not, and what Open MPI wants of root and of a machine with few cores.
+        # Open MPI needs a short path, and permission to run as root and on few cores.
         "TMPDIR": "/tmp",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -85,7 +85,7 @@ def faults_of(page, folder):
     outputs = re.findall(rf"(.*?)\n{END} (\d+)\n", done.stdout, re.S)
     faults = [] if len(outputs) == len(commands) else [f"only {len(outputs)} of {len(commands)} commands were run"]
     for (command, expected), (output, status) in zip(commands, outputs):
-        # As Python 3.8 and 3.9 call them; and what moves a terminal's cursor is not seen.
+        # Python 3.8 and 3.9 name options otherwise, and codes that move the cursor are invisible.
         output = re.sub(r"\x1b\[\d*[A-Z]", "", output.replace("optional arguments:", "options:"))
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
         if expected and not doctest.OutputChecker().check_output(expected.strip(), output.strip(), flags):
@@ -96,8 +96,8 @@ def faults_of(page, folder):
 
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if commands_of(page)])
-def test_commands_do_what_a_page_shows(name, tmp_path):
-    """In a folder where a clone's examples are, with the interpreter's own commands first on the path."""
+def test_commands_of_a_page_print_what_it_shows(name, tmp_path):
+    """They run in a folder with a clone's examples, with the interpreter's own commands first on the path."""
     text = str(commands_of(PAGES[name]))
     for word, modules in NEEDS.items():
         for module in modules if word in text else ():
@@ -118,14 +118,14 @@ def test_commands_do_what_a_page_shows(name, tmp_path):
         ("$ exit 0", "only 0 of 1"),
     ],
 )
-def test_a_command_that_does_otherwise_is_found(block, fault, tmp_path):
+def test_a_command_that_prints_something_else_is_found(block, fault, tmp_path):
     """The check can fail."""
     faults = faults_of(f"Text.\n\n```console\n{block}\n```\n", tmp_path)
     assert faults == [] if fault is None else fault in faults[0]
 
 
 def test_a_block_that_is_not_run_says_why():
-    """In a comment before it."""
+    """The reason is in a comment before it."""
     page = "% not run: it takes hours\n\n```console\n$ python train.py\n```\n"
     assert commands_of(page) == []
     assert commands_of(page.partition("\n")[2]) == [["python train.py", ""]]
@@ -134,7 +134,7 @@ def test_a_block_that_is_not_run_says_why():
 
 
 def unrun(page):
-    """The opening lines of blocks of Python, and of commands, that nothing runs."""
+    """The opening lines of blocks of Python and of commands that nothing runs."""
     shells = {"bash", "sh", "shell", "shell-session", "zsh"}
     pythons = {"python", "python3", "py", "pycon", "ipython", "ipython3"}
     blocks = FENCE.finditer(page)
@@ -152,13 +152,13 @@ def test_every_block_of_a_page_is_of_a_kind_that_is_run(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_has_content(name):
-    """More than a title and a list of pages."""
+    """A page is more than a title and a list of pages."""
     text = re.sub(r"^```.*?^```$|^#.*?$", "", PAGES[name], flags=re.M | re.S)
     assert text.strip()
 
 
 def test_every_target_of_make_that_is_named_exists():
-    """In the README and in the documentation."""
+    """The README and the documentation name them."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"\bmake ([a-z-]+)\b(?= *[`#\n])", "\n".join([README, *PAGES.values()])))
     assert "test" in named
@@ -170,7 +170,7 @@ README_PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
 
 @pytest.mark.parametrize("number", range(len(README_PYTHON)))
 def test_python_of_the_readme_runs(number):
-    """After the blocks before it, with a model of the reader's."""
+    """Each block runs after the blocks before it, with a model of the reader's."""
     code = "import rmsprop_graves, chainer\nmodel = chainer.links.Linear(3, 2)\n"
     if "comm" in README_PYTHON[number]:
         pytest.importorskip("mpi4py", reason="the block is of ChainerMN")
@@ -180,7 +180,7 @@ def test_python_of_the_readme_runs(number):
 
 
 def test_commands_of_the_readme_that_ask_the_launcher_run():
-    """The others install, train or test."""
+    """The other commands of the README install, train or test."""
     options = set(re.findall(r"python -m rmsprop_graves (--[a-z]+)", README))
     assert "--info" in options
     for option in options:
@@ -188,7 +188,7 @@ def test_commands_of_the_readme_that_ask_the_launcher_run():
 
 
 def test_signatures_in_the_reference_are_those_of_the_methods():
-    """As far as they are written there: those that Chainer's classes have."""
+    """Signatures are written there for the methods that come from Chainer's classes."""
     pages = "".join(page for name, page in PAGES.items() if name.startswith("reference/"))
     written = re.findall(r"\{py:method\} (\w+)\.(\w+)\((.*)\)$", pages, re.M)
     assert len(written) > 10
@@ -198,8 +198,8 @@ def test_signatures_in_the_reference_are_those_of_the_methods():
         assert str(own) == f"({arguments})", f"{cls}.{method}"
 
 
-def test_what_is_missing_in_the_reference_fails_the_build(tmp_path, monkeypatch):
-    """And what is there and does not exist."""
+def test_a_missing_or_superfluous_entry_in_the_reference_fails_the_build(tmp_path, monkeypatch):
+    """The error names each."""
     pytest.importorskip("sphinx", reason="the site is built with Sphinx: extra docs")
     monkeypatch.syspath_prepend(str(DOCS))
     completeness = importlib.import_module("completeness")

@@ -14,7 +14,7 @@ from pydoc_data.topics import topics
 import numpy
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 OPTIONS = {"train_digits.py": ["--epoch", "2"], "train_text.py": ["--epoch", "2", "--unit", "16", "--text", "text"]}
 
 # Runs a script and presses Ctrl-C, once or twice, when a function is called for the n-th time.
@@ -40,7 +40,7 @@ setattr(owner, name, press_and_call)
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# The scripts set it themselves, which is too late where `press` has imported NumPy.
+# The scripts set it themselves, but too late if `press` has imported NumPy.
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 IN_AN_UPDATE = ("chainer", "Variable", "backward")
 IN_AN_EVALUATION = ("chainer.training.extensions", "Evaluator", "evaluate")
@@ -49,14 +49,14 @@ BEFORE_THE_FIRST_UPDATE = ("chainer.training.extensions", "ExponentialShift", "i
 
 
 def require(script):
-    """Skips the test where the script could not run."""
+    """Skip the test if the script cannot run."""
     if script == "train_digits.py":
         pytest.importorskip("matplotlib", reason="train_digits.py draws plots")
         pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
 
 
 def run(folder, script, *options, launcher=(), press=None, status=0):
-    """Runs a script in a folder to the expected exit status; press says where Ctrl-C is pressed."""
+    """Run a script in a folder to the expected exit status; press says where Ctrl-C is pressed."""
     require(script)
     (folder / "text").write_text("\n".join(topics[name] for name in sorted(topics))[:21_000], encoding="utf-8")
     start = launcher if press is None else ["-c", PRESS, *map(str, press)]
@@ -68,7 +68,7 @@ def run(folder, script, *options, launcher=(), press=None, status=0):
 
 
 def run_here(folder, monkeypatch, script, *options):
-    """Runs a script that is to exit before it trains, in this process to save time; what it gives to sys.exit."""
+    """Run a script that exits before it trains, in this process to save time; return its argument to sys.exit."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that what the script sets is undone
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -79,17 +79,17 @@ def run_here(folder, monkeypatch, script, *options):
 
 
 def log_of(folder):
-    """The log that a run has left."""
+    """The log of a run."""
     return json.loads((folder / "out" / "log.json").read_text())
 
 
 def without_time(log):
-    """The log without what differs between two equal runs."""
+    """The log without the times, which differ between equal runs."""
     return [{name: value for name, value in entry.items() if name != "elapsed_time"} for entry in log]
 
 
 def last_snapshot(folder):
-    """The arrays of the snapshot with the most steps; those that hold times are left out or cleaned of them."""
+    """The arrays of the snapshot with the most steps, without their times."""
     path = max((folder / "out").glob("snapshot_iter_*"), key=lambda path: int(path.name.rpartition("_")[2]))
     with numpy.load(path) as file:  # fails on pickled objects
         arrays = {name: file[name] for name in file.files if name != "_snapshot_elapsed_time"}
@@ -99,7 +99,7 @@ def last_snapshot(folder):
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
-    """Runs a script to its end, once per script: the folder and what it printed."""
+    """Run a script to its end, once per script; return the folder and the output."""
     runs = {}
 
     def get(script):
@@ -112,7 +112,7 @@ def whole_run(tmp_path_factory):
 
 
 def test_digits_are_learned(whole_run):
-    """Two epochs bring the loss down and more than nine of ten test images right; the last line says so."""
+    """Two epochs halve the loss and recognize nine of ten test images; the last line reports the accuracy."""
     folder, output = whole_run("train_digits.py")
     first, last = log_of(folder)
     assert last["main/loss"] < first["main/loss"] / 2
@@ -120,21 +120,21 @@ def test_digits_are_learned(whole_run):
     assert f"Test accuracy: {last['test/main/accuracy']:.1%} of 360 images" in output
 
 
-def test_digits_are_learned_alike_under_the_launcher(tmp_path, whole_run):
-    """python -m rmsprop_graves runs the script to the same log, its import of the module beside it included."""
+def test_digits_under_the_launcher_leave_the_same_log(tmp_path, whole_run):
+    """The launcher also lets the script import the module beside it."""
     folder, _ = whole_run("train_digits.py")
     run(tmp_path, "train_digits.py", launcher=("-m", "rmsprop_graves"))
     assert without_time(log_of(tmp_path)) == without_time(log_of(folder))
 
 
 def test_digits_schedule_shifts_the_learning_rate(whole_run):
-    """The log holds the rate that each epoch was trained with."""
+    """The log holds the rate of each epoch."""
     folder, _ = whole_run("train_digits.py")
     assert [entry["lr"] for entry in log_of(folder)] == [1e-3, 1e-3 * 0.8]
 
 
-def test_digits_leave_what_they_say(whole_run):
-    """The plots, the log and the snapshot are where the script says, and the plots are pictures."""
+def test_digits_leave_the_files_that_they_name(whole_run):
+    """The plots are pictures with something in them."""
     folder, output = whole_run("train_digits.py")
     named = re.findall(r"out/\S*[^\s,]", output)
     assert named == ["out/loss.png", "out/accuracy.png", "out/log.json", "out/snapshot_iter_180"]
@@ -155,7 +155,7 @@ def test_digits_compare_optimizers(tmp_path, optimizer):
 
 
 def test_text_costs_less_than_its_order0_entropy(tmp_path):
-    """Four epochs on a small text: both numbers are printed, the held-out bits below the entropy; then a sample."""
+    """Four epochs on a small text: both numbers are printed, then a sample."""
     output = run(tmp_path, "train_text.py", "--epoch", "4", "--unit", "32").stdout
     bits, entropy = re.search(r"Held-out text: (\S+) bits per character; order-0 entropy: (\S+)\n", output).groups()
     assert float(bits) == pytest.approx(log_of(tmp_path)[-1]["held-out/main/bits"], abs=0.005)
@@ -164,7 +164,7 @@ def test_text_costs_less_than_its_order0_entropy(tmp_path):
 
 
 def test_text_entropy_is_that_of_the_held_out_characters(whole_run):
-    """Recomputed from the last tenth of the file."""
+    """It is recomputed from the last tenth of the file."""
     folder, output = whole_run("train_text.py")
     text = (folder / "text").read_text(encoding="utf-8")
     held_out = text[len(text) * 9 // 10 :]
@@ -182,7 +182,7 @@ def test_text_entropy_is_that_of_the_held_out_characters(whole_run):
     ],
 )
 def test_a_run_resumed_after_ctrl_c_ends_with_the_same_bits(tmp_path, whole_run, script, function, nth):
-    """Every array of the last snapshot and every entry of the log, whenever Ctrl-C came."""
+    """Every array of the last snapshot and every entry of the log are equal, whenever Ctrl-C came."""
     stopped = run(tmp_path, script, press=(*function, nth, 1), status=130)
     snapshot = re.fullmatch(r"Stopped\. To go on: --resume (out/snapshot_iter_\d+)\n", stopped.stderr).group(1)
     assert len(log_of(tmp_path) if (tmp_path / "out" / "log.json").exists() else []) < 2
@@ -193,7 +193,7 @@ def test_a_run_resumed_after_ctrl_c_ends_with_the_same_bits(tmp_path, whole_run,
 
 
 def test_a_second_ctrl_c_leaves_the_last_whole_snapshot(tmp_path, whole_run):
-    """Pressed twice while a snapshot is written: there is only the one before it, and the run goes on from that."""
+    """It is pressed while a snapshot is written; the run resumes from the snapshot before."""
     stopped = run(tmp_path, "train_text.py", press=(*IN_A_SNAPSHOT, 2, 2), status=130)
     assert stopped.stderr.startswith("Stopped at once.")
     assert len(list((tmp_path / "out").glob("*snapshot*"))) == 1
@@ -209,7 +209,7 @@ def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path):
 
 
 def test_a_finished_run_resumes(tmp_path, whole_run):
-    """From the end it trains no more, and says the same again; from an earlier epoch it comes to the same end."""
+    """From the end it trains no more and prints the same; from an earlier epoch it comes to the same end."""
     folder, output = whole_run("train_text.py")
     again = run(tmp_path, "train_text.py", "--resume", str(folder / "out" / "snapshot_iter_18")).stdout
     assert again.partition("Held-out")[2].splitlines()[0] == output.partition("Held-out")[2].splitlines()[0]
@@ -219,7 +219,7 @@ def test_a_finished_run_resumes(tmp_path, whole_run):
 
 
 def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
-    """And only there."""
+    """It shows nowhere else."""
     pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
     _, output = whole_run("train_text.py")
     assert "this epoch [" not in output
@@ -262,8 +262,8 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
         ("train_text.py", ["--resume"], "--resume: no snapshot in result/text"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_named(tmp_path, monkeypatch, capsys, script, options, message):
-    """In one line, with exit status 2, before anything is written."""
+def test_an_invalid_argument_is_named(tmp_path, monkeypatch, capsys, script, options, message):
+    """One line and exit status 2, before anything is written."""
     require(script)
     (tmp_path / "not_a_snapshot").write_text("Hello")
     (tmp_path / "latin1").write_bytes("déjà vu".encode("latin-1"))
@@ -282,8 +282,8 @@ def test_a_snapshot_of_another_run_is_refused(tmp_path, monkeypatch, capsys, who
 
 
 @pytest.mark.parametrize("missing", ["sklearn.datasets", "matplotlib"])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch, missing):
-    """Instead of a traceback."""
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, missing):
+    """There is no traceback."""
     require("train_digits.py")
     monkeypatch.setitem(sys.modules, missing, None)
     status = run_here(tmp_path, monkeypatch, "train_digits.py")
@@ -300,8 +300,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_a_communicator_without_mpi4py_is_refused_with_the_extra_that_brings_it(tmp_path):
-    """Before anything is written."""
+def test_a_communicator_without_mpi4py_is_refused_with_its_extra(tmp_path):
+    """Nothing is written."""
     options = ["--communicator", "naive"]
     refused = run(tmp_path, "train_digits.py", *options, launcher=("-c", WITHOUT, "mpi4py"), status=2)
     assert "error: --communicator naive needs MPI: pip install '.[mpi]' (No module named 'mpi4py" in refused.stderr

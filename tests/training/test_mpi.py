@@ -1,4 +1,4 @@
-"""Several processes under MPI, by ChainerMN's naive communicator: as one process on the whole batch."""
+"""Several processes under MPI, with ChainerMN's naive communicator, train as one process on the whole batch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from pathlib import Path
 import numpy
 import pytest
 
-HERE = Path(__file__).resolve().parent
-DIGITS = HERE.parent / "docs" / "examples" / "train_digits.py"
+DIGITS = Path(__file__).resolve().parents[2] / "docs" / "examples" / "train_digits.py"
 # Two epochs of 45 steps.
 OPTIONS = ["--communicator", "naive", "--epoch", "2", "--out", "out"]
 
-# The session's folder of Open MPI has to have a short name.
+# Open MPI needs a short path for its session folder.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": "/tmp"}
 
-# What every rank runs: argv is the folder for results, and what the scenario takes.
+# Every rank runs this first. Its arguments are the folder for results and those of the scenario.
 COMMON = """
 import os, signal, sys
 import rmsprop_graves
@@ -67,7 +66,7 @@ def wrapped(optimizer):
 
 def set_up():
     optimizer = wrapped(RMSpropGraves(lr=0.05, momentum=0.5)).setup(Model())
-    if rank:  # what the first update makes the same
+    if rank:  # ChainerMN's first update makes them equal
         for param in optimizer.target.params():
             param.array[...] += rank
     optimizer.target.p1.update_rule.hyperparam.lr = 0.01
@@ -75,7 +74,7 @@ def set_up():
     optimizer.add_hook(optimizer_hooks.WeightDecay(0.01))
     optimizer.add_hook(optimizer_hooks.GradientClipping(1.0))
     if comm:
-        optimizer.update(optimizer.target, *batch(0, rank, size))  # ChainerMN's first hands the parameters round
+        optimizer.update(optimizer.target, *batch(0, rank, size))  # ChainerMN's first broadcasts the parameters
     return optimizer
 
 optimizer = set_up()
@@ -96,7 +95,7 @@ for step in range(12):
         optimizer = set_up()
         serializers.load_npz(name, optimizer)
         serializers.load_npz(name + ".model", optimizer.target)
-# All but the one with a hook are stepped together.
+# Every parameter without a hook is stepped in the batch.
 assert set(single) == {"p3"}, single
 save(folder, f"rank{rank}of{size}.npz", optimizer)
 """
@@ -119,7 +118,7 @@ def die(trainer):
     if trainer.updater.iteration == killed_at and comm.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
-# ChainerMN's first update hands the parameters round and is no step; after a restart it would be missing.
+# ChainerMN's first update broadcasts the parameters and makes no step. After a restart a step would be missing.
 optimizer.update()
 checkpointer.maybe_load(trainer, optimizer)
 print("begins at", trainer.updater.iteration, flush=True)
@@ -127,7 +126,7 @@ trainer.run()
 save(folder, f"rank{comm.rank}.npz", optimizer)
 """
 
-# Runs a script, and has a rank do something in its 60th step.
+# Runs a script in which one rank does something in its 60th step.
 IN_A_STEP = """
 import resource, runpy, time
 
@@ -167,7 +166,7 @@ def train_and_save(trainer, **options):
 
 chainer.Variable.backward, training.Trainer.run = act_and_go_back, train_and_save
 if rank:
-    numpy.savez_compressed = None  # the snapshots are the first rank's
+    numpy.savez_compressed = None  # only the first rank writes snapshots
 sys.argv = sys.argv[3:]
 sys.path.insert(0, os.path.dirname(script))
 runpy.run_path(script, run_name="__main__")
@@ -186,19 +185,19 @@ def mpiexec():
 
 
 def command(mpiexec, ranks, *program):
-    """What starts the ranks, or without any the program alone."""
+    """The command that starts the ranks; with none, the program alone."""
     launcher = [mpiexec, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks)] if ranks else []
     return [*launcher, sys.executable, *map(str, program)]
 
 
 def finish(folder, program):
-    """What it prints, its status and errors."""
+    """Run a program; return its output, errors and status."""
     options = {"cwd": folder, "env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300}
     return subprocess.run(program, check=False, **options)
 
 
 def run(mpiexec, folder, code, ranks, *arguments):
-    """What the ranks print, their status and errors."""
+    """Write a script and run it in ranks; return their output, errors and status."""
     script = folder / "script.py"
     script.write_text(COMMON + code, encoding="utf-8")
     return finish(folder, command(mpiexec, ranks, script, folder, *arguments))
@@ -211,8 +210,8 @@ def loaded(path):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_end_with_the_same_bits_as_one_process_on_the_whole_batch(mpiexec, tmp_path, ranks):
-    """With settings of a parameter, hooks, a schedule, epochs, and a checkpoint on the way, through the wrapper."""
+def test_ranks_end_with_the_same_bits_as_each_other_and_near_one_process(mpiexec, tmp_path, ranks):
+    """One parameter has its own value, another a hook; there are a schedule, epochs and a checkpoint."""
     result = run(mpiexec, tmp_path, TRAIN, ranks)
     assert result.returncode == 0, result.stderr
     alone = run(mpiexec, tmp_path, TRAIN, 0, "alone")
@@ -226,8 +225,8 @@ def test_ranks_end_with_the_same_bits_as_one_process_on_the_whole_batch(mpiexec,
         numpy.testing.assert_allclose(array, expected[name], rtol=1e-12, atol=1e-12, err_msg=name)
 
 
-def test_a_job_of_which_a_rank_is_killed_is_started_again_to_the_same_bits(mpiexec, tmp_path):
-    """From ChainerMN's last checkpoint that every rank has."""
+def test_a_job_with_a_killed_rank_resumes_to_the_same_bits(mpiexec, tmp_path):
+    """It resumes from ChainerMN's last checkpoint that every rank has."""
     folders = whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in folders:
         folder.mkdir()
@@ -248,7 +247,7 @@ def test_a_job_of_which_a_rank_is_killed_is_started_again_to_the_same_bits(mpiex
 
 @pytest.fixture(scope="module")
 def digits(mpiexec, tmp_path_factory):
-    """The digits example in two ranks, to its end: its folder and what it has printed."""
+    """The digits example, run in two ranks to its end: its folder and its output."""
     pytest.importorskip("matplotlib", reason="train_digits.py draws plots")
     pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
     folder = tmp_path_factory.mktemp("digits")
@@ -258,19 +257,19 @@ def digits(mpiexec, tmp_path_factory):
 
 
 def log_of(folder):
-    """The log of a run, without what differs between two equal runs."""
+    """The log of a run, without the times, which differ between equal runs."""
     log = json.loads((folder / "out" / "log.json").read_text())
     return [{name: value for name, value in entry.items() if name != "elapsed_time"} for entry in log]
 
 
 def trained(folder):
-    """What the last snapshot holds of the model, the optimizer and the iterator."""
+    """The entries of the model, the optimizer and the iterator in the last snapshot."""
     path = max((folder / "out").glob("snapshot_iter_*"), key=lambda path: int(path.name.rpartition("_")[2]))
     return {name: (a.dtype, a.tobytes()) for name, a in loaded(path).items() if name.startswith("updater/")}
 
 
 def test_digits_are_learned_in_two_ranks_as_in_one_process(digits, tmp_path):
-    """Each says its share of the images, and the first alone everything else; the accuracy is about the same."""
+    """Each rank reports its share of the images and the first one everything else; the accuracy is about the same."""
     folder, output = digits
     assert sorted(line for line in output.splitlines() if "Rank" in line) == [
         "Rank 0 of 2: 719 of 1,437 images",
@@ -289,7 +288,7 @@ def test_digits_are_learned_in_two_ranks_as_in_one_process(digits, tmp_path):
 
 
 def test_ranks_of_the_digits_stop_together_at_ctrl_c_and_go_on_to_the_same_bits(mpiexec, digits, tmp_path):
-    """Though it comes to one of them; after the resumed run both have the bits of one that was not stopped."""
+    """Ctrl-C comes to one rank only. The resumed run ends, in both, with the bits of one that was not stopped."""
     stopped = run(mpiexec, tmp_path, IN_A_STEP, 2, "press", DIGITS, *OPTIONS)
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stderr.count("Stopped. To go on: --resume out/snapshot_iter_60\n") == 1
@@ -306,7 +305,7 @@ def test_ranks_of_the_digits_stop_together_at_ctrl_c_and_go_on_to_the_same_bits(
 
 
 def test_ctrl_c_at_mpiexec_ends_the_job_and_loses_no_snapshot(mpiexec, digits, tmp_path):
-    """Whether or not the ranks save in the quarter of a second that Open MPI leaves them."""
+    """Open MPI leaves the ranks a quarter of a second, in which they may or may not save."""
     (tmp_path / "script.py").write_text(COMMON + IN_A_STEP, encoding="utf-8")
     program = command(mpiexec, 2, tmp_path / "script.py", tmp_path, "wait", DIGITS, *OPTIONS)
     options = {"cwd": tmp_path, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -332,7 +331,7 @@ def test_ctrl_c_at_mpiexec_ends_the_job_and_loses_no_snapshot(mpiexec, digits, t
     ids=["error", "no room"],
 )
 def test_a_rank_that_fails_ends_the_job(mpiexec, digits, tmp_path, act, message):
-    """With a status; the other would wait for it for ever."""
+    """The job exits with a status; otherwise the other rank would wait for ever."""
     failed = run(mpiexec, tmp_path, IN_A_STEP, 2, act, DIGITS, *OPTIONS)
     assert failed.returncode == 1, failed.stderr
     assert message in failed.stderr
@@ -340,7 +339,7 @@ def test_a_rank_that_fails_ends_the_job(mpiexec, digits, tmp_path, act, message)
 
 
 def test_digits_of_another_number_of_ranks_are_refused(digits, tmp_path):
-    """The order that a snapshot holds is one of its ranks' shares."""
+    """The order in a snapshot is that of one rank's share."""
     snapshot = digits[0] / "out" / "snapshot_iter_90"
     refused = finish(tmp_path, command(None, 0, DIGITS, "--resume", snapshot))
     assert refused.returncode == 2

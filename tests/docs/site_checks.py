@@ -1,4 +1,4 @@
-"""What a built site is held to, found out page by page in a headless Chromium."""
+"""Checks of a built site, made page by page in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urldefrag
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-# Of Chromium's own that would ask other machines for something, nothing is wanted.
+# Switch off whatever asks other machines for something.
 ARGUMENTS = [
     "--disable-gpu",
     "--disable-quic",
@@ -21,7 +21,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-# Each returns the faults that it finds in the page that is open, in words.
+# Each of these scripts returns the faults of the open page as sentences.
 FORMULAS = r"""async () => {
     await window.MathJax?.startup?.promise;
     const faults = [];
@@ -53,7 +53,7 @@ WIDTH = r"""() => {
     const scrolls = element =>
         element && (/auto|scroll/.test(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
     for (const element of document.querySelectorAll("article *"))
-        // What is read aloud in place of a formula is not seen.
+        // The text that is read aloud in place of a formula is invisible.
         if (element.getBoundingClientRect().right > width + 1 && !element.closest("mjx-assistive-mml")
             && element.checkVisibility() && !scrolls(element.parentElement))
             faults.push(`<${element.localName}> sticks out: ${element.textContent.trim().slice(0, 60)}`);
@@ -79,7 +79,7 @@ CONTRAST = r"""() => {
         const [light, dark] = [parse(getComputedStyle(element).color), behind(element)].map(luminance)
             .sort((a, b) => b - a);
         const ratio = (light + 0.05) / (dark + 0.05);
-        // What WCAG 2.1 asks for at its level AA.
+        // WCAG 2.1, level AA, wants 4.5.
         const { localName: name, className } = element;
         if (ratio < 4.5) faults.add(`contrast of <${name} class="${className}"> is ${ratio.toFixed(2)}`);
     }
@@ -90,7 +90,7 @@ ANCHORS = "() => [...document.querySelectorAll('[id]')].map(element => element.i
 
 
 def find_chromium():
-    """The path of a Chromium or Chrome; none if there is none."""
+    """The path of a Chromium or Chrome, or None."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -101,7 +101,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(folder):
-    """Serves a folder on this machine; gives its address."""
+    """Serve a folder on this machine; give its address."""
     handler = functools.partial(_Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -115,7 +115,7 @@ def served(folder):
 
 @contextlib.contextmanager
 def watched(browser, address):
-    """A new tab, and a list of what goes wrong in it; it gets nothing but what is at the address."""
+    """Open a new tab that gets nothing but the address, and give it with a list of its errors."""
     faults = []
 
     def route(route):
@@ -131,7 +131,7 @@ def watched(browser, address):
             faults.append(f"status {response.status}: {response.url}")
 
     def on_console(message):
-        # What could not be loaded has been said.
+        # on_response reports resources that cannot be loaded.
         if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource"):
             faults.append(f"console: {message.text}")
 
@@ -145,7 +145,7 @@ def watched(browser, address):
 
 
 def faults_of_site(browser, folder):
-    """What is wrong with the pages of a folder: as they load, in light on a desktop and in dark on a phone."""
+    """The faults of a folder's pages: as they load, in light on a desktop and in dark on a phone."""
     faults, links, anchors = [], [], {}
     with served(folder) as address:
         for path in sorted(folder.rglob("*.html")):
@@ -175,7 +175,7 @@ def faults_of_site(browser, folder):
 
 
 def search(browser, folder, word):
-    """The titles of what the search of a site finds for a word typed into its first page, and what goes wrong."""
+    """Type a word into the search of the first page; return the titles found, and the faults."""
     with served(folder) as address, watched(browser, address) as (page, faults):
         page.goto(address + "index.html")
         page.locator("input[name=q]").first.fill(word)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import site_checks
+
+from docs import site_checks
 
 for module in ("sphinx", "furo", "myst_parser", "sphinx-mathjax-offline", "numba", "playwright"):
     pytest.importorskip(module, reason=f"the site is built and opened with {module}: extras docs, numba and browser")
@@ -16,12 +17,12 @@ if site_checks.find_chromium() is None:
 
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder that the site is built into."""
+    """The folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "--fail-on-warning", "-d", "doctrees", str(DOCS), "html"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=folder)
@@ -38,13 +39,13 @@ def browser():
             yield chromium
 
 
-def test_every_page_loads_and_reads_well_and_every_link_leads_somewhere(browser, site):
-    """Without an error and without asking another machine, formulas drawn, in light and dark, and on a phone."""
+def test_every_page_loads_and_every_link_leads_somewhere(browser, site):
+    """Formulas are drawn in light and dark and on a phone, and nothing is asked of another machine."""
     assert site_checks.faults_of_site(browser, site) == []
 
 
-def test_search_finds_the_momentum(browser, site):
-    """And not a word that is nowhere."""
+def test_search_finds_a_word_of_the_site(browser, site):
+    """It finds no word that is nowhere."""
     titles, faults = site_checks.search(browser, site, "momentum")
     assert any("RMSpropGraves" in title for title in titles)
     assert faults == []
@@ -79,14 +80,14 @@ BROKEN = {
 
 
 def write_site(folder, body):
-    """A site of two pages."""
+    """Write a site of two pages."""
     page = f'<!doctype html><link rel="icon" href="data:,"><article>{body}</article>'
     (folder / "index.html").write_text(page, encoding="utf-8")
     (folder / "other.html").write_text('<article><p id="there">there</p></article>', encoding="utf-8")
 
 
 def test_a_sound_site_passes(browser, tmp_path):
-    """So that the next test's sites fail for what is added to it."""
+    """So the sites of the next test fail because of their addition."""
     write_site(tmp_path, SOUND)
     assert site_checks.faults_of_site(browser, tmp_path) == []
 

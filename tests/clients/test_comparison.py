@@ -1,4 +1,4 @@
-"""What make clients compares with: that it finds what differs, and says what it could not run."""
+"""The comparison of `make clients`: it finds every difference, and says which clients it could not run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import chainer
 import numpy
 import pytest
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+
 from clients import comparison
 from clients.chainer_examples import ptb_lstm
 from clients.comparison import Client, end_of, first_difference
-
 from rmsprop_graves import RMSpropGraves, kernels
 
 UPDATES = 12
@@ -23,14 +23,16 @@ train_lstm = functools.partial(ptb_lstm, updates=UPDATES, units=8)
 
 @pytest.fixture(autouse=True)
 def _numpy_alone(monkeypatch):
-    """Whatever is installed; which kernel is in use stays as it was."""
-    monkeypatch.setattr(kernels, "_on_cpu", None)
+    """Compare with the NumPy kernel alone, whatever is installed, and put the kernel in use back afterwards."""
+    before = kernels.on_cpu()
     monkeypatch.setattr(comparison, "KERNELS", ("numpy",))
+    yield
+    kernels.use_on_cpu(before.__name__.rpartition(".")[2])
 
 
 @pytest.fixture
 def run_clients(monkeypatch, capsys):
-    """Compares clients that are functions; returns the exit status, the rows of the table, and the errors."""
+    """Compare clients that are functions; return the exit status, the rows of the table, and the errors."""
 
     def run(**functions):
         monkeypatch.setitem(sys.modules, "a_client", SimpleNamespace(**functions))
@@ -43,12 +45,12 @@ def run_clients(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def expected():
-    """Where training by Chainer's class ends."""
+    """The end of training by Chainer's class."""
     return end_of(train_lstm, ChainerRMSpropGraves(**SETTINGS))
 
 
 def test_both_classes_end_with_the_same_bits(monkeypatch, expected):
-    """The first update makes the states; from then on every parameter is stepped with the others."""
+    """The first update makes the states; from then on every parameter is stepped in the batch."""
     alone = []
     update = chainer.Parameter.update
     monkeypatch.setattr(chainer.Parameter, "update", lambda param: alone.append(param) or update(param))
@@ -62,31 +64,31 @@ def test_both_classes_end_with_the_same_bits(monkeypatch, expected):
 
 
 @pytest.mark.parametrize("name", ["lr", "alpha", "momentum", "eps"])
-def test_a_setting_that_differs_by_a_millionth_is_seen(expected, name):
-    """In any of the four."""
+def test_a_setting_that_differs_by_a_millionth_is_found(expected, name):
+    """It may be any of the four."""
     optimizer = RMSpropGraves(**SETTINGS)
     setattr(optimizer, name, getattr(optimizer, name) * (1 + 1e-6))
     assert " differs in " in first_difference(end_of(train_lstm, optimizer), expected)
 
 
 @pytest.mark.parametrize("state", ["", "/n", "/g", "/delta"])
-def test_a_single_bit_is_seen(expected, state):
-    """Of a parameter and of each of its states."""
+def test_a_single_bit_is_found(expected, state):
+    """It may be of a parameter or of any of its states."""
     entry = f"/predictor/l3/b{state}"
     other = {name: array.copy() for name, array in expected.items()}
     other[entry].view("u4")[3] ^= 1
     assert first_difference(other, expected) == f"{entry} differs in 1 of {other[entry].size} elements"
 
 
-def test_what_is_counted_is_compared(expected):
-    """By each rule and by the optimizer."""
+def test_counters_are_compared(expected):
+    """Every rule and the optimizer have one."""
     for entry in ("/predictor/l3/b/t", "t"):
         other = {**expected, entry: expected[entry] + 1}
         assert first_difference(other, expected) == f"{entry} differs in 1 of 1 elements"
 
 
 def test_missing_entries_dtypes_shapes_and_signs_of_zero_are_compared():
-    """The bits alone could be those of another array."""
+    """Equal bits could belong to different arrays."""
     zero = numpy.zeros(2, "f")
     assert first_difference({"a": zero}, {"b": zero}) == "only one of them has a, b"
     assert first_difference({"a": zero.astype("i")}, {"a": zero}) == "a is int32 (2,), not float32 (2,)"
@@ -94,7 +96,7 @@ def test_missing_entries_dtypes_shapes_and_signs_of_zero_are_compared():
     assert first_difference({"a": -zero}, {"a": zero}) == "a differs in 2 of 2 elements"
 
 
-def test_a_client_of_which_the_bits_are_the_same_passes(run_clients):
+def test_a_client_with_the_same_bits_passes(run_clients):
     """Its row says how much was compared."""
 
     def train_linear(optimizer):
@@ -124,7 +126,7 @@ def test_a_client_that_differs_fails_and_the_others_are_run(run_clients):
 
 
 def test_a_negative_variance_is_counted(run_clients):
-    """The one deliberate difference."""
+    """It is the one deliberate difference."""
 
     def train_steadily(optimizer):
         optimizer.setup(chainer.links.Linear(1, 100))
@@ -140,8 +142,8 @@ def test_a_negative_variance_is_counted(run_clients):
     assert int(rows[-1].split()[-2]) > 0
 
 
-def test_a_client_that_does_not_repeat_itself_is_found_out(run_clients):
-    """It could be compared with nothing."""
+def test_a_client_that_does_not_repeat_itself_fails(run_clients):
+    """It cannot be compared with anything."""
     runs = []
 
     def never_the_same(optimizer):
@@ -155,7 +157,7 @@ def test_a_client_that_does_not_repeat_itself_is_found_out(run_clients):
 
 
 def test_a_client_that_raises_fails(run_clients):
-    """With its traceback."""
+    """The traceback is printed."""
 
     def refuse(optimizer):
         raise ValueError("not today")
@@ -167,6 +169,6 @@ def test_a_client_that_raises_fails(run_clients):
 
 
 def test_a_client_that_is_not_installed_is_not_run(capsys):
-    """Its row says what is missing, and it is no failure."""
+    """Its row says which module is missing, and it is no failure."""
     assert comparison.main([Client("Missing", "no_such_package.client", "train", {})]) == 0
     assert capsys.readouterr().out.splitlines()[2:] == [f"{'Missing':<26}not run: No module named 'no_such_package'"]

@@ -1,4 +1,4 @@
-"""Training that is killed at any moment, or cannot write a snapshot: nothing that was saved is lost."""
+"""A training that is killed at any moment, or cannot write a snapshot, loses nothing that was saved."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import pytest
 for _module in ("matplotlib", "sklearn"):
     pytest.importorskip(_module)
 
-SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "examples" / "train_digits.py"
-# More than are trained between the kills, so that each finds the program at work.
+SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "examples" / "train_digits.py"
+# More than the runs between the kills train, so that each kill finds the program at work.
 EPOCHS = 80
 KILLS = 20
 
 pytestmark = pytest.mark.long
 
 
-# Runs a script after something else.
+# Runs some code, then a script.
 FIRST = """
 import io, os, resource, runpy, signal, sys
 import numpy
@@ -35,7 +35,7 @@ sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
-# The second snapshot is written to a half.
+# Writes half of the second snapshot.
 DIE_WHILE_SAVING = """
 save, saved = numpy.savez_compressed, []
 
@@ -54,14 +54,14 @@ numpy.savez_compressed = save_to_a_half
 
 
 def start(out, *options, first=""):
-    """The digits example, as a process of its own."""
+    """The digits example as a process of its own."""
     program = [sys.executable, *(["-c", FIRST.format(first=first)] if first else []), str(SCRIPT)]
     command = [*program, "--epoch", str(EPOCHS), "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(out, *options):
-    """It runs to its end; returns how long its first snapshot took."""
+    """Run it to its end, and return how long its first snapshot took."""
     begin = time.monotonic()
     process = start(out, *options)
     while process.poll() is None and not snapshots(out):
@@ -73,19 +73,19 @@ def finish(out, *options):
 
 
 def snapshots(out):
-    """In the order in which they were written."""
+    """The snapshots in the order in which they were written."""
     return sorted(Path(out).glob("snapshot_iter_*"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def trained(out):
-    """What training has come to: the parameters, the optimizer's states and times, the iterator's order."""
+    """The parameters, the optimizer's states and times, and the iterator's order in the last snapshot."""
     with numpy.load(snapshots(out)[-1], allow_pickle=True) as entries:
         names = [name for name in entries.files if name.startswith("updater/")]
         return {name: (entries[name].dtype, entries[name].tobytes()) for name in names}
 
 
 def test_a_run_that_is_killed_twenty_times_ends_with_the_bits_of_one_that_is_not(tmp_path):
-    """At random moments, and at every fourth kill in the middle of a snapshot; each goes on from the newest."""
+    """It is killed at random moments, and every fourth time while it writes a snapshot."""
     first_snapshot = finish(tmp_path / "whole")
     out = tmp_path / "killed"
     moments = random.Random(0)
@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_bits_of_one_that_is_not
         assert process.returncode == -signal.SIGKILL
         if is_saving:
             assert any(out.glob("tmpsnapshot_iter_*/*"))
-        # What has its name is whole.
+        # Every file with the name of a snapshot is whole.
         for path in snapshots(out):
             with zipfile.ZipFile(path) as archive:
                 assert archive.testzip() is None
@@ -116,7 +116,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 """
 
-# Takes from root the right to write where the mode says that nobody may, CAP_DAC_OVERRIDE, and from others nothing.
+# Takes CAP_DAC_OVERRIDE from root, the right to write where the mode forbids it.
 HEED_MODES = """
 import ctypes
 libc, version_3, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
@@ -125,7 +125,7 @@ sets[0] &= ~2
 assert libc.capset(version_3, sets) == 0
 """
 
-# The folder is made read-only before the next of its files is written.
+# Makes the folder read-only before the next file is written.
 WHILE_TRAINING = """
 import rmsprop_graves
 from chainer.training.updaters import StandardUpdater
@@ -138,7 +138,7 @@ def turn_and_update(updater):
 StandardUpdater.update = turn_and_update
 """
 
-# The folder is made read-only when the next snapshot is whole and has yet to get its name.
+# Makes the folder read-only when the next snapshot is whole but still has its temporary name.
 WHILE_SAVING = """
 save = numpy.savez_compressed
 
@@ -183,7 +183,7 @@ ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="has 
     ],
 )
 def test_a_snapshot_that_cannot_be_written_is_an_error_and_the_last_one_stays(tmp_path, first, mode, status, message):
-    """One line with the system's reason ends the run, with a status; what was saved can be gone on from."""
+    """One line with the system's reason ends the run, and training can resume from the last snapshot."""
     out = tmp_path / "out"
     command = [str(SCRIPT), "--out", "out", "--epoch"]
 

@@ -1,0 +1,73 @@
+"""Arrays of kernels and models on a GPU, and what they are compared with."""
+
+from __future__ import annotations
+
+import numpy
+from chainer.backends import cuda
+from models import Arrays, assert_same_bits, gradients
+
+GPU = "@cupy:0"
+DTYPES = ("f2", "f4", "f8")
+DEFAULTS = {"lr": 1e-4, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
+SETTINGS = {
+    "defaults": DEFAULTS,
+    "dqn": {"lr": 2.5e-4, "alpha": 0.95, "momentum": 0.0, "eps": 1e-2},
+    "short memory": {"lr": 1e-3, "alpha": 0.8, "momentum": 0.8, "eps": 1e-8},
+    "long memory": {"lr": 0.1, "alpha": 0.99, "momentum": 0.9, "eps": 1e-6},
+    "ascent without memory": {"lr": -1e-2, "alpha": 0.0, "momentum": 0.0, "eps": 1.0},
+}
+
+
+def start_at(param):
+    """A copy of a parameter, and states of zeros."""
+    return {"param": param.copy(), **{name: numpy.zeros_like(param) for name in ("n", "g", "delta")}}
+
+
+def varied_gradients(dtype, steps, size=2000):
+    """Gradients of many magnitudes, with zeros, subnormals and the largest numbers among them."""
+    random = numpy.random.RandomState(313)
+    largest, smallest = numpy.finfo(dtype).max, numpy.finfo(dtype).smallest_subnormal
+    magnitude = 10 ** random.uniform(-6, {"f2": 1.5, "f4": 6, "f8": 6}[dtype], size)
+    mean = random.randint(0, 3, size)
+    drawn = [(magnitude * (mean + random.standard_normal(size))).astype(dtype) for _ in range(steps)]
+    for grad in drawn:
+        grad[:8] = [0, -0.0, smallest, -smallest, 9 * smallest, largest, -largest, largest / 2]
+    return drawn
+
+
+def on_gpu(xp, arrays):
+    """Copies of a dict of arrays on the GPU."""
+    return {name: xp.asarray(array) for name, array in arrays.items()}
+
+
+def on_cpu(arrays):
+    """Copies of a dict of arrays on the CPU."""
+    return {name: cuda.to_cpu(array).copy() for name, array in arrays.items()}
+
+
+def assert_same(actual, expected):
+    """Assert that two dicts of arrays, on either device, have the same bits; a NaN equals any NaN."""
+    assert_same_bits(on_cpu(actual), on_cpu(expected))
+
+
+def train(optimizer, steps):
+    """Update a model of `Arrays` once for each list of gradients, which are sent to their parameters' devices."""
+    for grads in steps:
+        set_gradients(optimizer.target, grads)
+        optimizer.update()
+    return optimizer
+
+
+def set_gradients(model, grads):
+    """Give each parameter of a model of `Arrays` a copy of its gradient, on its device."""
+    for i, grad in enumerate(grads):
+        param = getattr(model, f"p{i}")
+        param.grad = param.device.send(grad).copy()
+
+
+def model_and_gradients(dtype="f4", steps=6):
+    """A model of two parameters, and gradients for it."""
+    shapes = (3, 4), (5,)
+    return Arrays(*gradients(*shapes, dtype=dtype)), [
+        gradients(*shapes, seed=seed, dtype=dtype) for seed in range(1, steps + 1)
+    ]

@@ -1,0 +1,23 @@
+"""Fixtures of the tests that need a GPU."""
+
+from __future__ import annotations
+
+import pytest
+from chainer.backends import cuda
+
+
+@pytest.fixture(scope="session", autouse=True)
+def xp():
+    """CuPy, if it has a device; otherwise skip every test of this folder and say why."""
+    try:
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount() == 0:
+            pytest.skip("CuPy finds no CUDA device")
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"CuPy finds no CUDA device: {str(error).splitlines()[0]}")
+    # Chainer turns itself off silently if a library such as libcublas is missing.
+    assert cuda.available, (
+        "Chainer cannot use CuPy: python -c 'import chainer; chainer.backends.cuda.check_cuda_available()'"
+    )
+    return cupy

@@ -1,0 +1,246 @@
+"""Chainer's machinery on a GPU: models that are trained, moved, saved, and given hooks and loss scales there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import chainer
+import numpy
+import pytest
+from chainer.backends import cuda
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from gpu.arrays import (
+    DTYPES,
+    GPU,
+    assert_same,
+    model_and_gradients,
+    on_cpu,
+    set_gradients,
+    train,
+)
+from models import Arrays, arrays_of, gradients
+
+from rmsprop_graves import RMSpropGraves
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_model_on_the_gpu_is_trained_there(dtype):
+    """States are made on its device and updated in place, to the bits of a training on the CPU."""
+    model, steps = model_and_gradients(dtype)
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    model.to_device(GPU)
+    optimizer = train(RMSpropGraves(lr=1e-2).setup(model), steps[:1])
+    before = arrays_of(optimizer)
+    train(optimizer, steps[1:])
+    after = arrays_of(optimizer)
+    assert all(after[name] is array for name, array in before.items())
+    device = chainer.get_device(GPU)
+    assert all(device.is_array_supported(array) for array in after.values())
+    assert_same(after, arrays_of(expected))
+
+
+@pytest.mark.parametrize(("first", "second"), [(GPU, "@numpy"), ("@numpy", GPU)], ids=["gpu to cpu", "cpu to gpu"])
+def test_a_checkpoint_goes_on_where_the_other_device_stopped(tmp_path, first, second):
+    """Optimizers load it before their first update and after two, to the bits of a training on the CPU."""
+    model, steps = model_and_gradients()
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    model.to_device(first)
+    stopped = train(RMSpropGraves(lr=1e-2).setup(model), steps[:3])
+    chainer.serializers.save_npz(str(tmp_path / "optimizer.npz"), stopped)
+    chainer.serializers.save_npz(str(tmp_path / "model.npz"), model)
+    for updates_before in (0, 2):
+        other = model_and_gradients()[0]
+        other.to_device(second)
+        resumed = train(RMSpropGraves(lr=1e-2).setup(other), steps[:updates_before])
+        chainer.serializers.load_npz(str(tmp_path / "optimizer.npz"), resumed)
+        chainer.serializers.load_npz(str(tmp_path / "model.npz"), other)
+        train(resumed, steps[3:])
+        assert resumed.t == 6
+        assert_same(arrays_of(resumed), arrays_of(expected))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_whole_model_has_the_bits_of_its_parameters_updated_one_by_one(dtype):
+    """Among them are a rule's hook, a float32 master, a transposed array, a tied parameter and an lr of its own."""
+    shapes = [(1 + i % 7, 1 + 5 * i % 40) for i in range(50)]
+    drawn, *steps = ([*gradients(*shapes, seed=seed, dtype=dtype)] for seed in range(6))
+    runs = []
+    for one_by_one in (False, True):
+        model = Arrays(*drawn)
+        model.to_device(GPU)
+        model.p10.array = model.p10.array.T.copy().T
+        assert not model.p10.array.flags.c_contiguous
+        with model.init_scope():
+            model.again = model.p3
+        optimizer = RMSpropGraves(lr=1e-2).setup(model)
+        model.p11.update_rule.add_hook(lambda rule, param: param.grad.__imul__(2), name="double")
+        model.p13.update_rule.use_fp32_update()
+        model.p17.update_rule.hyperparam.lr = 0.5
+        for grads in steps:
+            set_gradients(model, grads)
+            if one_by_one:
+                for param in model.params():
+                    param.update()
+            else:
+                optimizer.update()
+        runs.append(arrays_of(optimizer))
+    assert_same(*runs)
+
+
+def test_a_model_on_two_gpus_is_updated_on_each():
+    """Each parameter's arrays stay on its device."""
+    if cuda.cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU")
+    model, steps = model_and_gradients()
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    model.p0.to_device("@cupy:0")
+    model.p1.to_device("@cupy:1")
+    optimizer = RMSpropGraves(lr=1e-2).setup(model)
+    train(optimizer, steps)
+    assert_same(arrays_of(optimizer), arrays_of(expected))
+    assert [array.device.id for array in arrays_of(optimizer).values()].count(1) == 4
+
+
+def test_memory_of_tables_is_not_used_again_too_early(xp):
+    """Tables, gradients and arrays come and go, on two streams, while launches have yet to run."""
+    rng = numpy.random.RandomState(0)
+    shapes = [(1 + 97 * i % 1000,) for i in range(60)]
+    models = [Arrays(*(rng.standard_normal(shape).astype("f4") for shape in shapes)) for _ in range(2)]
+    models[1] = models[0].copy("copy")
+    for model in models:
+        model.to_device(GPU)
+    optimizers = [RMSpropGraves(lr=1e-2).setup(model) for model in models]
+    stream = xp.cuda.Stream(non_blocking=True)
+    gradients_of = [[rng.standard_normal(shape).astype("f4") for shape in shapes] for _ in range(20)]
+    for i, grads in enumerate(gradients_of):
+        with stream if i % 3 == 1 else xp.cuda.Stream.null:
+            train(optimizers[0], [grads])
+            if i % 4 == 0:
+                for param in models[0].params():
+                    param.array = param.array.copy()
+        # What a program that changes streams has to wait for; nothing else is waited for.
+        if i % 3 != 2:
+            xp.cuda.get_current_stream().synchronize()
+            stream.synchronize()
+    for grads in gradients_of:
+        set_gradients(models[1], grads)
+        for param in models[1].params():
+            param.update()
+    xp.cuda.Device().synchronize()
+    assert_same(arrays_of(optimizers[0]), arrays_of(optimizers[1]))
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+
+
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [("train_digits.py", ["--epoch", "3"]), ("train_text.py", ["--epoch", "1", "--unit", "64"])],
+    ids=["digits", "text"],
+)
+def test_an_example_trains_to_the_same_losses_as_on_the_cpu(tmp_path, script, options):
+    """Chainer's functions round otherwise there, and training multiplies that: one part in twenty is allowed."""
+    for module in ("matplotlib", "sklearn"):
+        pytest.importorskip(module)
+    logs = []
+    for device in ("@numpy", GPU):
+        out = tmp_path / device.strip("@").replace(":", "")
+        command = [sys.executable, str(EXAMPLES / script), *options, "--device", device, "--out", str(out)]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+        assert run.returncode == 0, run.stdout + run.stderr
+        logs.append(json.loads((out / "log.json").read_text(encoding="utf-8")))
+    assert len(logs[0]) == len(logs[1]) > 0
+    for expected, entry in zip(*logs):
+        losses = [name for name in expected if name.endswith(("loss", "bits"))]
+        assert losses
+        for name in losses:
+            numpy.testing.assert_allclose(entry[name], expected[name], rtol=0.05, err_msg=name)
+
+
+def test_a_model_that_moves_between_devices_takes_its_states_along():
+    """It moves from the CPU to the GPU and back within one training."""
+    model, steps = model_and_gradients()
+    expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
+    optimizer = RMSpropGraves(lr=1e-2).setup(model)
+    for device, part in (("@numpy", steps[:2]), (GPU, steps[2:4]), ("@numpy", steps[4:])):
+        model.to_device(device)
+        train(optimizer, part)
+        assert all(chainer.get_device(device).is_array_supported(array) for array in arrays_of(optimizer).values())
+    assert_same(arrays_of(optimizer), arrays_of(expected))
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [chainer.optimizer_hooks.WeightDecay(0.1), chainer.optimizer_hooks.GradientClipping(0.5)],
+    ids=["weight decay", "clipping"],
+)
+def test_hooks_run_before_the_step(hook):
+    """The hooks' own arithmetic rounds otherwise on a GPU, and their sums have another order."""
+    runs = []
+    for device in ("@numpy", GPU):
+        model, steps = model_and_gradients()
+        model.to_device(device)
+        optimizer = RMSpropGraves(lr=1e-2).setup(model)
+        optimizer.add_hook(hook)
+        runs.append(on_cpu(arrays_of(train(optimizer, steps))))
+    for name, array in runs[0].items():
+        numpy.testing.assert_allclose(runs[1][name], array, 1e-5, 1e-5, err_msg=name)
+
+
+def test_fp32_update_keeps_float32_masters_of_float16_parameters():
+    """The steps are those of a float32 model, and only the parameters are rounded to float16."""
+    model, steps = model_and_gradients("f2")
+    wide = Arrays(*(param.array.astype("f4") for param in (model.p0, model.p1)))
+    wide.to_device(GPU)
+    expected = arrays_of(
+        train(RMSpropGraves(lr=1e-2).setup(wide), [[g.astype("f4") for g in grads] for grads in steps])
+    )
+    model.to_device(GPU)
+    optimizer = RMSpropGraves(lr=1e-2).setup(model)
+    optimizer.use_fp32_update()
+    actual = arrays_of(train(optimizer, steps))
+    for name, array in on_cpu(expected).items():
+        assert actual[name].dtype == ("f4" if name.count("/") == 2 else "f2")
+        numpy.testing.assert_array_equal(cuda.to_cpu(actual[name]), array.astype(actual[name].dtype), err_msg=name)
+
+
+def test_loss_scaling_is_taken_out_before_the_step():
+    """A power of two leaves no rounding: the bits are those without a scale."""
+    runs = []
+    for scale in (None, 256.0):
+        model, steps = model_and_gradients()
+        model.to_device(GPU)
+        optimizer = RMSpropGraves(lr=1e-2).setup(model)
+        if scale is not None:
+            optimizer.set_loss_scale(scale)
+        device = chainer.get_device(GPU)
+        for grads in steps:
+            optimizer.update(loss_with_gradients, model, [device.send(grad) for grad in grads])
+        runs.append(arrays_of(optimizer))
+    assert_same(runs[1], runs[0])
+
+
+def loss_with_gradients(model, grads):
+    """A loss whose gradients are those given."""
+    return chainer.functions.sum(model.p0 * grads[0]) + chainer.functions.sum(model.p1 * grads[1])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("f4", 1e-4), ("f8", 1e-12)])
+def test_chainers_own_class_comes_to_about_the_same_on_a_gpu(dtype, tolerance):
+    """Its kernel fuses products into sums, and in float32 it loses digits of 1 - alpha."""
+    start, *steps = (gradients(2000, seed=seed, dtype=dtype) for seed in range(51))
+    runs = []
+    for cls in (RMSpropGraves, ChainerRMSpropGraves):
+        optimizer = cls().setup(Arrays(*start))
+        optimizer.target.to_device(GPU)
+        runs.append(on_cpu(arrays_of(train(optimizer, steps))))
+    for name, array in runs[1].items():
+        scale = numpy.abs(array).max()
+        numpy.testing.assert_allclose(runs[0][name], array, tolerance, tolerance * scale, err_msg=name)

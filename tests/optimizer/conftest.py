@@ -1,0 +1,18 @@
+"""What the tests of the optimizer share."""
+
+from __future__ import annotations
+
+import pytest
+
+from rmsprop_graves import kernels
+
+
+@pytest.fixture(params=["numba", "numpy"])
+def kernel(request):
+    """Run the test with each CPU kernel in turn."""
+    if request.param == "numba":
+        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+    before = kernels.on_cpu()
+    kernels.use_on_cpu(request.param)
+    yield
+    kernels.use_on_cpu(before.__name__.rpartition(".")[2])

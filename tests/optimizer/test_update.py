@@ -1,0 +1,227 @@
+"""Set up a model, update it and count epochs: everything that Chainer documents of an optimizer."""
+
+from __future__ import annotations
+
+import doctest
+import warnings
+
+import chainer
+import numpy
+import pytest
+from both_classes import CLASSES, assert_same_training, assert_trains_as_chainers
+from chainer import functions as F
+from chainer import links as L
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRMSpropGravesRule
+from models import Arrays, gradients
+
+from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
+
+
+def test_the_classes_derive_from_chainers_base_classes():
+    """They do not derive from Chainer's RMSpropGraves and its rule."""
+    assert issubclass(RMSpropGraves, chainer.optimizer.GradientMethod)
+    assert issubclass(RMSpropGravesRule, chainer.optimizer.UpdateRule)
+    assert not issubclass(RMSpropGraves, ChainerRMSpropGraves)
+    assert not issubclass(RMSpropGravesRule, ChainerRMSpropGravesRule)
+    assert RMSpropGraves.__name__ == "RMSpropGraves"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda optimizer: optimizer.update(),
+        lambda optimizer: optimizer.update(lambda: None),
+        lambda optimizer: optimizer.serialize(chainer.serializers.DictionarySerializer()),
+        lambda optimizer: optimizer.add_hook(print, name="print"),
+        lambda optimizer: optimizer.remove_hook("print"),
+        lambda optimizer: optimizer.call_hooks(),
+        lambda optimizer: optimizer.call_hooks("post"),
+    ],
+    ids=["update", "update with a loss", "serialize", "add_hook", "remove_hook", "call_hooks", "call_hooks post"],
+)
+def test_methods_that_need_a_model_raise_before_setup(call):
+    """The message is Chainer's, which programs are known to show and to test for."""
+    with pytest.raises(RuntimeError, match=r"^Optimizer is not set up\. Call `setup` method\.$"):
+        call(RMSpropGraves())
+
+
+def test_setup_returns_the_optimizer_and_starts_over():
+    """The target is the model; t, epoch and the states start anew."""
+    model = Arrays([1.0])
+    optimizer = RMSpropGraves()
+    assert optimizer.target is None
+    assert optimizer.setup(model) is optimizer
+    assert optimizer.target is model
+    model.set_grads(numpy.ones(1))
+    optimizer.update()
+    optimizer.new_epoch()
+    assert (optimizer.t, optimizer.epoch) == (1, 1)
+    optimizer.setup(model)
+    assert (optimizer.t, optimizer.epoch, model.p0.update_rule.t) == (0, 0, 0)
+    assert model.p0.update_rule.state is None
+
+
+def test_setup_refuses_anything_but_a_link():
+    """Chainer raises the error."""
+    with pytest.raises(TypeError, match="optimization target must be a link"):
+        RMSpropGraves().setup([numpy.ones(1)])
+
+
+def test_update_calls_the_loss_function_with_its_arguments():
+    """Positional and keyword arguments reach it. Its gradients replace those that were there before."""
+    given = []
+
+    def prepare(cls):
+        numpy.random.seed(0)
+        return cls(lr=1e-2).setup(L.Linear(3, 2))
+
+    def step(optimizer, t):
+        def loss(x, scale):
+            given.append((x, scale))
+            return scale * F.sum(optimizer.target(x) ** 2)
+
+        optimizer.target.W.grad = numpy.full_like(optimizer.target.W.array, 1e6)
+        optimizer.update(loss, numpy.full((1, 3), t, "f4"), scale=2.0)
+
+    assert_trains_as_chainers(prepare, step)
+    assert [scale for _, scale in given] == [2.0] * 10
+
+
+def test_update_without_a_loss_function_uses_the_present_gradients():
+    """Each update adds one to t of the optimizer and of every rule."""
+    assert_trains_as_chainers(
+        lambda cls: cls().setup(Arrays(*gradients((2, 3), 4))),
+        lambda optimizer, t: (optimizer.target.set_grads(*gradients((2, 3), 4, seed=t)), optimizer.update()),
+    )
+
+
+@pytest.mark.parametrize("use", [None, True, False], ids=["default", "clear", "zero"])
+def test_use_cleargrads_chooses_between_clearing_and_zeroing(use):
+    """The default is to clear. Chainer deprecated the choice in version 2, and the method warns."""
+    called = []
+
+    class Model(L.Linear):
+        def cleargrads(self):
+            called.append("cleargrads")
+            super().cleargrads()
+
+        def zerograds(self):
+            called.append("zerograds")
+            for param in self.params():
+                param.grad = numpy.zeros_like(param.array)
+
+    optimizer = RMSpropGraves().setup(Model(2, 1))
+    if use is not None:
+        with pytest.warns(DeprecationWarning, match="use_cleargrads is deprecated"):
+            optimizer.use_cleargrads(use)
+    optimizer.update(lambda: F.sum(optimizer.target(numpy.ones((1, 2), "f4"))))
+    assert called == ["zerograds" if use is False else "cleargrads"]
+    assert (optimizer.target.W.array != 0).all()
+
+
+def test_reallocate_cleared_grads_makes_a_gradient_of_zeros():
+    """The zeros have the parameter's shape and dtype. Other gradients stay the same arrays."""
+    optimizer = RMSpropGraves().setup(Arrays(*gradients((2, 3), 4)))
+    grad = numpy.ones(4, "f4")
+    optimizer.target.p0.cleargrad()
+    optimizer.target.p1.grad = grad
+    optimizer.reallocate_cleared_grads()
+    numpy.testing.assert_array_equal(optimizer.target.p0.grad, numpy.zeros((2, 3), "f4"))
+    assert optimizer.target.p1.grad is grad
+
+
+def test_new_epoch_refuses_to_count_an_epoch_twice():
+    """Either the program counts epochs or an updater that has announced it does."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    optimizer.new_epoch()
+    assert optimizer.epoch == 1
+    with pytest.raises(RuntimeError, match="invalid new_epoch call with auto=True"):
+        optimizer.new_epoch(auto=True)
+    optimizer.use_auto_new_epoch = True
+    optimizer.new_epoch(auto=True)
+    assert optimizer.epoch == 2
+    with pytest.raises(RuntimeError, match="duplicated new_epoch with the updater"):
+        optimizer.new_epoch()
+    assert optimizer.epoch == 2
+
+
+def test_an_uninitialized_parameter_is_updated_once_it_is_initialized():
+    """A layer may take its input size from its first batch. Until then an update skips its weight."""
+    optimizers = [cls().setup(chainer.Sequential(L.Linear(None, 2, initialW=0.5))) for cls in CLASSES]
+    for optimizer in optimizers:
+        layer = optimizer.target[0]
+        layer.cleargrads()
+        layer.b.grad = numpy.ones(2, "f4")
+        optimizer.update()
+        assert layer.W.array is None
+        assert (layer.b.array != 0).all()
+        for t in range(4):
+            x = gradients((4, 3), seed=t)[0]
+            optimizer.update(lambda x=x, model=optimizer.target: F.sum(model(x) ** 2))
+    assert_same_training(*optimizers)
+
+
+def test_a_parameter_shared_by_two_links_is_updated_twice():
+    """Chainer lists it once for each link, and its rule's t counts both updates."""
+
+    def prepare(cls):
+        first = L.Linear(2, 2, initialW=0.5)
+        second = L.Linear(2, 2, initialW=0.25)
+        with second.init_scope():
+            second.W = first.W
+        return cls().setup(chainer.Sequential(first, second))
+
+    def step(optimizer, t):
+        x = gradients((4, 2), seed=t)[0]
+        optimizer.update(lambda: F.sum(optimizer.target(x) ** 2))
+
+    ours, _ = assert_trains_as_chainers(prepare, step)
+    assert ours.target[0].W is ours.target[1].W
+    assert ours.target[0].W.update_rule.t == 10
+    assert ours.target[0].b.update_rule.t == 5
+
+
+def test_overriding_is_safe_to_update_skips_the_step():
+    """Hooks run and t counts, but no parameter moves."""
+
+    class Cautious(RMSpropGraves):
+        def is_safe_to_update(self):
+            return False
+
+    called = []
+    optimizer = Cautious().setup(Arrays([1.0]))
+    for timing in ("pre", "post"):
+        optimizer.add_hook(lambda optimizer, timing=timing: called.append(timing), timing, timing)
+    optimizer.target.set_grads(numpy.ones(1))
+    optimizer.update()
+    assert called == ["pre", "post"]
+    assert optimizer.t == 1
+    numpy.testing.assert_array_equal(optimizer.target.p0.array, [1.0])
+
+
+def test_the_examples_in_the_docstrings_run():
+    """A reader types them after the imports that any Chainer script has."""
+    names = {"chainer": chainer, "F": F, "numpy": numpy, "RMSpropGraves": RMSpropGraves}
+    tests = [
+        test
+        for documented in (RMSpropGraves, RMSpropGravesRule)
+        for test in doctest.DocTestFinder().find(documented, documented.__name__, globs=names)
+        if test.examples
+    ]
+    assert tests
+    runner = doctest.DocTestRunner()
+    for test in tests:
+        runner.run(test)
+    assert runner.summarize().failed == 0
+
+
+def test_training_raises_no_warning():
+    """Construction, the first update, which makes the states, and later updates are silent, at unusual shapes too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer = RMSpropGraves().setup(Arrays(*gradients((), 0, (2, 3))))
+        for seed in range(3):
+            optimizer.target.set_grads(*gradients((), 0, (2, 3), seed=seed))
+            optimizer.update()
+    assert optimizer.t == 3

@@ -1,0 +1,88 @@
+"""FailOnNonNumber stops a training that has turned to NaN, and no other."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import chainer
+import numpy
+import pytest
+from chainer import functions
+from chainer.iterators import SerialIterator
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from chainer.training import Trainer, extensions
+from chainer.training.updaters import StandardUpdater
+from models import arrays_of
+from trainers import (
+    optimizer_of,
+    run,
+    trainer_of,
+)
+
+from rmsprop_graves import RMSpropGraves
+
+
+class SteadyGradient(chainer.Link):
+    """A loss whose gradient is the same at every step, between 5 and 10."""
+
+    def __init__(self):
+        """Draws the gradient from a generator of its own."""
+        super().__init__()
+        self.gradient = numpy.random.RandomState(0).uniform(5, 10, 4096).astype(numpy.float32)
+        with self.init_scope():
+            self.p = chainer.Parameter(numpy.zeros(4096, numpy.float32))
+
+    def forward(self, batch):
+        """The loss, whatever the batch."""
+        return functions.sum(self.p * self.gradient)
+
+
+def trainer_on_a_steady_gradient(optimizer_class, out):
+    optimizer = optimizer_class().setup(SteadyGradient())
+    updater = StandardUpdater(SerialIterator(numpy.zeros((1, 1), numpy.float32), 1), optimizer)
+    trainer = Trainer(updater, (300, "iteration"), str(out))
+    trainer.extend(extensions.FailOnNonNumber())
+    return trainer
+
+
+def run_into_non_number(trainer):
+    """Run a trainer until FailOnNonNumber stops it.
+
+    It runs in a thread of its own: a trainer of Chainer 7.0 that fails leaves its reporter behind in its thread.
+    """
+
+    def run_silently():
+        with numpy.errstate(invalid="ignore"):
+            run(trainer)
+
+    with ThreadPoolExecutor(1) as thread, pytest.raises(RuntimeError, match="parameters in optimizer 'main' diverge"):
+        thread.submit(run_silently).result()
+
+
+def test_failonnonnumber_passes_a_steady_gradient(tmp_path):
+    """Rounding makes n - g^2 negative here; it is taken as zero, so no parameter turns to NaN."""
+    trainer = trainer_on_a_steady_gradient(RMSpropGraves, tmp_path)
+    run(trainer)
+    assert trainer.updater.iteration == 300
+    assert all(numpy.isfinite(array).all() for array in arrays_of(optimizer_of(trainer)).values())
+
+
+def test_failonnonnumber_stops_chainers_class_on_a_steady_gradient(tmp_path):
+    """So the test above is of such a gradient."""
+    trainer = trainer_on_a_steady_gradient(ChainerRMSpropGraves, tmp_path)
+    run_into_non_number(trainer)
+    assert 200 < trainer.updater.iteration < 300
+
+
+def test_failonnonnumber_stops_an_infinite_gradient(tmp_path):
+    """An infinity in the data is not hidden."""
+    trainer = trainer_of(RMSpropGraves, tmp_path)
+    trainer.extend(extensions.FailOnNonNumber())
+
+    def spoil(optimizer):
+        if optimizer.t == 3:
+            next(optimizer.target.params()).grad[...] = numpy.inf
+
+    optimizer_of(trainer).add_hook(spoil)
+    run_into_non_number(trainer)
+    assert trainer.updater.iteration == 4
