@@ -183,8 +183,8 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         return ndarray.of(self.block.gpu, self.host.astype(dtype))
 
     def copy(self):
-        """A copy."""
-        return ndarray.of(self.block.gpu, self.host)
+        """A copy in C order, as CuPy makes one."""
+        return ndarray.of(self.block.gpu, numpy.array(self.host, order="C"))
 
     def __deepcopy__(self, memo):
         """A copy."""
