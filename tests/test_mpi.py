@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+from skips import not_installed
 
 HERE = Path(__file__).resolve().parent
 DIGITS = HERE.parent / "docs" / "examples" / "train_digits.py"
@@ -177,11 +178,11 @@ runpy.run_path(script, run_name="__main__")
 @pytest.fixture(scope="module")
 def mpiexec():
     """The program that starts the ranks."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
     beside = Path(sys.executable).with_name("mpiexec")
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
-        pytest.skip("mpiexec is not on the PATH")
+        pytest.skip("not installed: mpiexec (extra mpi, or an MPI of the system)")
     return found
 
 
@@ -249,8 +250,8 @@ def test_a_job_of_which_a_rank_is_killed_is_started_again_to_the_same_bits(mpiex
 @pytest.fixture(scope="module")
 def digits(mpiexec, tmp_path_factory):
     """The digits example in two ranks, to its end: its folder and what it has printed."""
-    pytest.importorskip("matplotlib", reason="train_digits.py draws plots")
-    pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
+    pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
+    pytest.importorskip("sklearn", reason=not_installed("sklearn"))
     folder = tmp_path_factory.mktemp("digits")
     done = finish(folder, command(mpiexec, 2, DIGITS, *OPTIONS))
     assert done.returncode == 0, done.stdout + done.stderr
