@@ -6,10 +6,12 @@ PYTHON ?= python3
 # One environment for each interpreter.
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(PYTHON)))
 EXTRAS ?= examples,test
+# Extras that tests need too, installed where all of one's packages have wheels. Elsewhere these tests are skipped.
+OPTIONAL ?= numba mpi
 # What else to install in a new environment, such as numpy==1.22.0.
 WITH ?=
 PYTEST ?= -n auto
-# What the benchmark needs and compares with; those of the tests do, but PyTorch is not among them.
+# What the benchmark needs and compares with. The extras of the tests will do, without PyTorch.
 PEERS ?= bench
 BENCH ?=
 SPHINX := --fail-on-warning --keep-going -d docs/_build/doctrees
@@ -28,13 +30,13 @@ INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-const
 demo: $(VENV)/examples
 	$(BIN)/python docs/examples/train_digits.py
 
-test: $(VENV)/$(EXTRAS)
+test: $(VENV)/$(EXTRAS) $(OPTIONAL:%=$(VENV)/wheels-%)
 	$(BIN)/pytest $(PYTEST)
 
-test-long: $(VENV)/$(EXTRAS)
+test-long: $(VENV)/$(EXTRAS) $(OPTIONAL:%=$(VENV)/wheels-%)
 	$(BIN)/pytest $(PYTEST) -m long
 
-coverage: $(VENV)/$(EXTRAS),coverage
+coverage: $(VENV)/$(EXTRAS),coverage $(OPTIONAL:%=$(VENV)/wheels-%)
 	$(BIN)/coverage run $(BIN)/pytest -p no:xdist
 	$(BIN)/coverage combine
 	$(BIN)/coverage report
@@ -75,14 +77,15 @@ docs: $(VENV)/docs,examples,mpi,numba,oracle
 docs-test: $(VENV)/browser,docs,examples,mpi,numba,test
 	$(BIN)/pytest -p no:xdist tests/docs/test_docs.py tests/docs/test_site.py
 
-# What would be uploaded: built, checked, and the source distribution's own tests run from it in a new environment.
+# Build what would be uploaded and check it. Then run the source distribution's tests in a new environment: without the
+# optional extras, for `make test` runs their tests, and this is about files that are missing.
 dist: $(VENV)/dist
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	mkdir dist/unpacked
 	tar -xzf dist/*.tar.gz -C dist/unpacked --strip-components=1
-	$(MAKE) -C dist/unpacked test
+	$(MAKE) -C dist/unpacked test OPTIONAL=
 
 # Each script's pictures, in docs/images, from runs of their own; but those of the benchmark are of its last run.
 FIGURES := $(filter-out style,$(basename $(notdir $(wildcard docs/figures/*.py))))
@@ -112,6 +115,11 @@ $(VENV)/chainerrl: | $(BIN)/python
 $(VENV)/reference: | $(BIN)/python
 	$(INSTALL) chainer==7.8.1 numpy==1.22.4 scipy==1.10.1 protobuf==3.20.3 h5py==3.11.0 pillow==10.4.0 \
 		matplotlib==3.7.5
+	touch '$@'
+
+# Chainer, which has no wheel, is installed by then.
+$(VENV)/wheels-%: pyproject.toml | $(VENV)/$(EXTRAS)
+	$(INSTALL) --only-binary=:all: '.[$*]' $(WITH) || echo 'make: no wheels for the extra $*, tests that need it are skipped'
 	touch '$@'
 
 # A file for each set of extras that is installed, newer than the sources that it was installed from.

@@ -1,4 +1,4 @@
-"""What every test runs under."""
+"""Settings and fixtures for every test."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# For the benchmarks; last, so that the package is the installed one where there is one.
+# To import benchmarks/ from the repository. Appended last, so that an installed rmsprop_graves comes first.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-# Where CuPy has no cuDNN, as from CuPy 14 on, Chainer warns of it when it is imported, and warnings are errors here.
+# Warnings are errors here, and Chainer warns when it is imported beside a CuPy without cuDNN, such as CuPy 14.
 os.environ.setdefault("CHAINER_CUDNN", "0")
-# A CuPy that is there for its compiler alone warns of the libraries that it lacks, in every process started by a test.
+# For the processes that tests start: without a GPU, CuPy warns of the CUDA libraries that it does not find.
 os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:cupy._environment")
 
-# Chainer is imported through this package on every stack, as the README tells people to.
+# Before any test imports Chainer, as the README tells users to.
 import rmsprop_graves  # noqa: F401  isort: skip
+
+# The hook that counts skipped tests.
+from skips import pytest_terminal_summary  # noqa: F401  isort: skip
 
 settings.register_profile("derandomized", derandomize=True, deadline=None)
 settings.load_profile("derandomized")
@@ -26,13 +29,13 @@ settings.load_profile("derandomized")
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """Where kernels are built, once for all tests."""
+    """Return the folder in which tests compile C++, each text once per session."""
     return tmp_path_factory.mktemp("cpp")
 
 
 @pytest.fixture
 def gpu(built, monkeypatch):
-    """Two devices in the place of GPUs."""
+    """Replace CuPy and its devices by a stand-in with two GPUs that computes on the CPU."""
     from gpu_stand_in import Gpu
 
     stand_in = Gpu(built)

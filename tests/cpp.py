@@ -91,7 +91,7 @@ extern "C" void run(const unsigned *blocks, unsigned count, unsigned threads, co
 def build(source, folder, *flags):
     """The library built of definitions and source, once in a folder."""
     if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
+        pytest.skip("not installed: g++ (a C++ compiler, from the system)")
     path = folder / f"{hashlib.sha256(repr((source, flags)).encode()).hexdigest()}.so"
     if not path.exists():
         (folder / "cuda_fp16.h").write_text("// Its types are defined already.\n")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from chainer.serializers import load_hdf5, load_npz, save_hdf5, save_npz
+from skips import not_installed
 
 try:
     import h5py
 except ImportError:
     h5py = None
 
-needs_h5py = pytest.mark.skipif(h5py is None, reason="h5py is not installed")
+needs_h5py = pytest.mark.skipif(h5py is None, reason=not_installed("h5py"))
 
 SAVE_AND_LOAD = [
     pytest.param(save_npz, load_npz, id="npz"),

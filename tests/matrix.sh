@@ -1,13 +1,16 @@
 #!/bin/sh
-# Runs `make test` on every Python from 3.8 to 3.15: with the oldest NumPy on the oldest, the newest on the others, and
-# once more on a new Python with the oldest Chainer. 3.14 and 3.15 run in a root of Debian sid where they are not on
-# this machine and such a root can be made.
+# Runs `make test` on every Python from 3.8 to 3.15 that this machine has. Each row has Numba where it has a wheel:
+#   - the oldest Python, with the oldest NumPy and Numba that support it: the lower bounds in pyproject.toml;
+#   - every other Python, with the newest NumPy and Numba for it: what a user installs today;
+#   - the newest Python once more, with the oldest Chainer: pyproject.toml's other lower bound.
+# MPI is in no row: its tests take minutes, and plain `make test` runs them.
+# 3.14 and 3.15 run in a root of Debian sid if the machine lacks them and such a root can be made.
 set -eu
 cd "$(dirname "$0")/.."
 
 find_python() {
     for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
-        # A pyenv shim is on the path even where it has nothing to run.
+        # pyenv puts a shim on the PATH for versions that are not active too; that shim fails.
         if "$candidate" -c '' 2>/dev/null; then
             command -v "$candidate"
             return
@@ -17,12 +20,12 @@ find_python() {
 
 run() {
     echo "== Python $1 ${4:-}"
-    make test VENV=".venv-$3" PYTHON="$2" WITH="${4:-}"
+    make test VENV=".venv-$3" PYTHON="$2" WITH="${4:-}" OPTIONAL=numba
 }
 
 in_sid() {
     echo "== Python $1 in a root of Debian sid"
-    ./tests/sid.sh true && ./tests/sid.sh make test VENV=".venv-$1" PYTHON="python$1"
+    ./tests/sid.sh true && ./tests/sid.sh make test VENV=".venv-$1" PYTHON="python$1" OPTIONAL=numba
 }
 
 oldest=
@@ -31,7 +34,7 @@ for version in 3.8 3.9 3.10 3.11 3.12 3.13 3.14 3.15; do
     if [ -z "$python" ]; then
         case $version in
             3.14 | 3.15)
-                # Status 69 is that of a root that cannot be made, and then it has said why.
+                # Status 69: the root cannot be made. sid.sh has said why.
                 in_sid "$version" || [ $? = 69 ]
                 ;;
             *) echo "== Python $version: not on this machine" ;;
@@ -42,10 +45,10 @@ for version in 3.8 3.9 3.10 3.11 3.12 3.13 3.14 3.15; do
     if [ -z "$oldest" ]; then
         oldest=$version
         case $version in
-            3.11) with='numpy==1.23.2' ;;
-            3.12) with='numpy==1.26.0' ;;
-            3.13) with='numpy==2.1.0' ;;
-            *) with='numpy==1.22.0' ;;
+            3.11) with='numpy==1.23.2 numba==0.57.0' ;;
+            3.12) with='numpy==1.26.0 numba==0.59.0' ;;
+            3.13) with='numpy==2.1.0 numba==0.61.0' ;;
+            *) with='numpy==1.22.0 numba==0.57.0' ;;
         esac
     fi
     run "$version" "$python" "$version" "$with"

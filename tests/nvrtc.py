@@ -35,13 +35,13 @@ class Compiler:
             self.version = nvrtc.getVersion()
         except Exception as error:
             # An ImportError where CuPy is missing; where NVRTC is, CuPy raises what its loader does.
-            pytest.skip(f"CuPy with NVRTC is not installed: {str(error).splitlines()[0]}")
+            pytest.skip(f"no CUDA compiler, extra nvrtc brings it: {str(error).splitlines()[0]}")
         self.nvrtc = nvrtc
         try:
             self.compile("#include <cuda_fp16.h>\n", 90)
         except RuntimeError as error:
             # From CuPy where it finds none, or from `compile` where they are not enough.
-            pytest.skip(f"the headers of the CUDA runtime are not installed: {str(error).splitlines()[0]}")
+            pytest.skip(f"no headers of the CUDA runtime, extra nvrtc brings them: {str(error).splitlines()[0]}")
 
     @functools.lru_cache(maxsize=None)  # noqa: B019  there is one
     def step(self, dtype, layout, architecture, *options):

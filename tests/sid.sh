@@ -1,7 +1,7 @@
 #!/bin/sh
-# tests/sid.sh COMMAND [ARGUMENT ...]: runs a command in this folder, in a root of Debian sid with Python 3.14 and 3.15,
-# which older systems do not have. The root is made at the first call, in .venv-sid; that takes a minute.
-# It needs root and apt-get, or debootstrap; where it cannot be made, it says why and ends with status 69.
+# tests/sid.sh COMMAND [ARGUMENT ...]: runs a command in this folder, with Debian sid as its root: sid has Python 3.14
+# and 3.15, which older systems lack. The first call makes that root in .venv-sid, which takes a minute.
+# It needs root, and debootstrap or apt-get. If the root cannot be made, the script says why and exits with status 69.
 set -eu
 cd "$(dirname "$0")/.."
 folder=$PWD root=$PWD/.venv-sid
@@ -26,7 +26,7 @@ if [ ! -e "$root/made" ]; then
     mv "$root.log" "$root/made"
 fi
 
-# As outside: names, certificates, and where pip looks.
+# The settings of the machine: host names and pip's index. Its certificates are mounted below.
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 for file in /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" "$HOME/.pip"; do
     if [ -e "$file" ]; then
@@ -34,7 +34,7 @@ for file in /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" "$HOME/.pip"; do
         cp -R "$file" "$root${file%/*}/"
     fi
 done
-# The mounts are seen by this process and its children alone, and are gone with them.
+# Only this process and its children see the mounts, which end with them.
 exec unshare --mount sh -euc '
     root=$1 folder=$2
     shift 2

@@ -14,6 +14,7 @@ from bounds import DEFAULTS, SETTINGS
 from gpu_stand_in import Device
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from skips import not_installed
 
 from rmsprop_graves.kernels import cupy as kernel
 
@@ -384,7 +385,7 @@ def test_each_device_has_its_own_table(gpu):
 
 def test_the_addresses_of_cupys_own_arrays_are_taken(gpu):
     """Of arrays of the class itself, in the host's memory, which needs no GPU."""
-    cupy = pytest.importorskip("cupy", exc_type=ImportError)
+    cupy = pytest.importorskip("cupy", exc_type=ImportError, reason=not_installed("cupy"))
     hosts = [numpy.full(20, value, "f4") for value in (1, 2, 5, 1, 0)]
 
     def on_host(array):

@@ -14,6 +14,7 @@ import numpy
 import pytest
 from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRule
 from gpu_stand_in import Device, Gpu, Launch, RawKernel
+from skips import not_installed
 
 from benchmarks import gpu, gpu_report
 from rmsprop_graves.kernels import cupy as kernel
@@ -137,7 +138,7 @@ def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, 
 def test_a_table_json_and_a_picture_are_written(stand_in, tmp_path):
     """Of every case and contender, without a hole."""
     results = gpu.measure(quick=True)
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     written = gpu_report.write(results, tmp_path)
     assert [path.name for path in written] == ["gpu.md", "gpu.json", "gpu.png"]
     assert json.loads(written[1].read_text(encoding="utf-8"))["cases"][1]["parameters"] == 9

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreter import run_python
 from models import Arrays, OneByOne, mostly
+from skips import not_installed
 
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
 from rmsprop_graves.kernels import cupy as kernel
@@ -494,7 +495,7 @@ def test_float16_with_fp32_masters_takes_chainers_ordinary_path(gpu, scale):
 @pytest.mark.parametrize("move", ["to_gpu()", "to_device('@cupy:0')"])
 def test_a_cupy_that_finds_no_gpu_is_no_reason_to_go_on_without_a_word(move):
     """CuPy as it is installed here: Chainer says what is missing, the model stays where it was and can be trained."""
-    cupy = pytest.importorskip("cupy", exc_type=ImportError)
+    cupy = pytest.importorskip("cupy", exc_type=ImportError, reason=not_installed("cupy"))
     try:
         if cupy.cuda.runtime.getDeviceCount():
             pytest.skip("there is a GPU")

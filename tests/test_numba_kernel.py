@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import run_python
 from models import assert_same_bits
+from skips import not_installed
 
 from rmsprop_graves import kernels
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import threads
 
-numba_kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
-numba = pytest.importorskip("numba", exc_type=ImportError)
+numba_kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
+numba = pytest.importorskip("numba", exc_type=ImportError, reason=not_installed("numba"))
 
 NAMES = ("param", "grad", "n", "g", "delta")
 LAYOUTS = {

@@ -13,11 +13,12 @@ import pytest
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from interpreter import run_python
 from models import Arrays, arrays_of, assert_same_bits
+from skips import not_installed
 
 from rmsprop_graves import RMSpropGraves, kernels
 from rmsprop_graves.kernels import threads
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ChainerRL forks its processes")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork, as ChainerRL does")
 
 # Which process makes which update.
 TURNS = [0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 0, 1, 0, 0, 1]
@@ -32,14 +33,14 @@ def sharing(request):
     """The name of the module that shares: an equivalent of ChainerRL's, and ChainerRL's own."""
     package = request.param.partition(".")[0]
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
+        pytest.skip(not_installed(package))
     return request.param
 
 
 def require(kernel):
     """Skips the test of a kernel that is not there."""
     if kernel == "numba":
-        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
 
 
 def new_optimizer(cls, seed):

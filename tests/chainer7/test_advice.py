@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
+from skips import not_installed
 
 import rmsprop_graves  # noqa: F401
 from rmsprop_graves._chainer7 import advice
@@ -164,16 +165,16 @@ def test_each_entry_advises_on_the_exception_that_it_is_about(tmp_path, entry, p
     """A program is run that raises it from the version on that the entry names, and not before."""
     needs = re.search(r"\b(scipy|matplotlib|PIL|sklearn)\b", program)
     if needs:
-        pytest.importorskip(needs[1])
+        pytest.importorskip(needs[1], reason=not_installed(needs[1]))
     imported = program.partition("import ")[2]
     if imported in PROVIDED and importlib.util.find_spec(imported):
-        pytest.skip(f"another package provides {imported} here")
+        pytest.skip(f"the import that the advice is about works, as another package provides it: {imported}")
     error = exception_of(program, tmp_path)
     if error is None:
         if entry.old in BACK and is_reached("NumPy 2.0"):
             pytest.skip(BACK[entry.old])
         assert not is_reached(entry.since), "it works"
-        pytest.skip(f"it works before {entry.since}")
+        pytest.skip(f"the advice is for newer versions: {entry.since}")
     assert is_reached(entry.since), f"raised before {entry.since}: {error!r}"
     problem = f"{entry.old} stopped working with {entry.since}" if entry.since else f"{entry.old} failed"
     assert advice.find(error) == f"{problem}: {entry.instead}".replace("`", ""), repr(error)
@@ -215,7 +216,7 @@ OWN = {
 def test_an_exception_of_the_programs_own_gets_no_advice(tmp_path, what):
     """With a message like one in the table."""
     if "matplotlib" in OWN[what]:
-        pytest.importorskip("matplotlib")
+        pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     error = exception_of(OWN[what], tmp_path)
     assert error is not None
     assert advice.find(error) is None
@@ -255,7 +256,7 @@ def in_library(code, folder, monkeypatch):
 def test_an_installed_package_that_uses_an_old_name_is_named(tmp_path, monkeypatch, code, line):
     """The program cannot change it, but can set the name. Habits in it are not the program's."""
     if "scipy" in code:
-        pytest.importorskip("scipy")
+        pytest.importorskip("scipy", reason=not_installed("scipy"))
     assert advice.find(in_library(code, tmp_path, monkeypatch)) == line
 
 

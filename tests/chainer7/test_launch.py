@@ -16,6 +16,7 @@ import numpy
 import pytest
 from chainer.backends import cuda
 from interpreter import run, write
+from skips import not_installed
 
 import rmsprop_graves
 from rmsprop_graves import __main__, kernels
@@ -419,7 +420,7 @@ def test_a_process_that_goes_on_after_the_program_is_left_as_it_was(tmp_path, fi
 
 def test_ipython_runs_the_launcher_and_goes_on(tmp_path):
     """By %run -m, twice, the second time a program that fails."""
-    pytest.importorskip("IPython", reason="IPython is not installed")
+    pytest.importorskip("IPython", reason=not_installed("IPython"))
     write(
         tmp_path,
         "script.py",

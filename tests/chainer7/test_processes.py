@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from interpreter import run, write
+from skips import not_installed
 
 import rmsprop_graves
 
@@ -426,7 +427,7 @@ def test_the_startup_file_is_valid_on_any_python(tmp_path):
 
 def test_the_workers_of_joblib_are_repaired(tmp_path):
     """A plain program that imports the package first, and a launched one: an estimator of the script in loky."""
-    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("sklearn", reason=not_installed("sklearn"))
     code = """
         {first}
         import chainer, numpy
@@ -466,7 +467,7 @@ def test_the_workers_of_joblib_are_repaired(tmp_path):
 def test_the_workers_of_pytest_xdist_are_launched(tmp_path):
     """They are interpreters of their own, started by execnet."""
     if importlib.util.find_spec("xdist") is None:
-        pytest.skip("pytest-xdist is not installed")
+        pytest.skip(not_installed("xdist"))
     write(
         tmp_path,
         "test_it.py",

@@ -19,6 +19,7 @@ import numpy
 import pytest
 from chainer import initializers, training
 from chainer.training import extensions
+from skips import not_installed
 
 from rmsprop_graves._chainer7.repairs import REPAIRS, repairs_of
 
@@ -270,7 +271,7 @@ SAMPLES = [3, 4, 3, 3, 2, 3, 2, 4, 4, 3, 4, 3]
 
 def test_batch_normalization_of_several_ranks_can_be_copied():
     """copy.deepcopy of super() is endless recursion on Python 3.14; the communicator is shared, as ever."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
     links = importlib.import_module("chainermn.links")
     base = importlib.import_module("chainermn").CommunicatorBase
     communicator = type("Communicator", (base,), dict.fromkeys(base.__abstractmethods__))()
@@ -288,7 +289,7 @@ def test_batch_normalization_of_several_ranks_can_be_copied():
 @pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2)])
 def test_sparse_products_of_float16_work(shape):
     """SciPy takes no float16 any more."""
-    pytest.importorskip("scipy", reason="SciPy is not installed")
+    pytest.importorskip("scipy", reason=not_installed("scipy"))
     x = numpy.arange(4, dtype="f2").reshape(shape)
     sparse = chainer.utils.to_coo(x)
     y = F.sparse_matmul(sparse, x)
@@ -313,7 +314,7 @@ def test_padding_of_minus_one_is_the_largest_number_of_an_unsigned_dtype():
 
 def test_a_label_of_minus_one_is_the_largest_number_of_an_unsigned_dtype(tmp_path):
     """It marks an image to be ignored."""
-    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    image = pytest.importorskip("PIL.Image", reason=not_installed("PIL"))
     image.new("L", (2, 2)).save(tmp_path / "a.png")
     dataset = chainer.datasets.LabeledImageDataset([("a.png", -1)], str(tmp_path), label_dtype=numpy.uint8)
     assert dataset[0][1] == 255
@@ -344,7 +345,7 @@ def test_normalizations_take_numpy_scalars(number):
 
 def test_chainermn_unpacks_gradients_that_were_sent_in_another_dtype():
     """NumPy 2 and CuPy 14 refuse copy=False where a copy is needed."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
     memory = importlib.import_module("chainermn.communicators._memory_utility")
 
     class Buffer:
@@ -386,7 +387,7 @@ def test_caffe_models_are_read_and_written(tmp_path):
 
 def test_onnx_models_are_written():
     """ONNX has functions in place of onnx.mapping; Chainer said that it was not installed."""
-    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnx", reason=not_installed("onnx"))
     exporter = importlib.import_module("onnx_chainer")
     model = chainer.Sequential(L.Linear(3, 2), F.relu, lambda x: F.cast(x, numpy.float64))
     stream = io.BytesIO()

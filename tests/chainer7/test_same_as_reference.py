@@ -10,6 +10,7 @@ import pytest
 from chainer7.probes import names, record, runner
 from chainer7.probes.bounds import ARITHMETIC, SUMS, Bound, bound_of
 from chainer7.probes.inputs import FLOATS, FORMS, INTEGERS, h, normal
+from skips import not_installed
 
 ABOUT, RECORDED = record.read()
 PROBES = names.probes()
@@ -23,7 +24,7 @@ def outcomes_of(name):
     """What a name's probes give here."""
     package = names.NEEDS.get(name)
     if package and not importlib.util.find_spec(package):
-        pytest.skip(f"needs {package}")
+        pytest.skip(not_installed(package))
     return runner.outcomes_of(*PROBES[name])
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from interpreter import run_python
+from skips import not_installed
 
 import rmsprop_graves
 
@@ -101,7 +102,7 @@ def test_commands_of_a_page_print_what_it_shows(name, tmp_path):
     text = str(commands_of(PAGES[name]))
     for word, modules in NEEDS.items():
         for module in modules if word in text else ():
-            pytest.importorskip(module, reason=f"a command of {name} needs {module}")
+            pytest.importorskip(module, reason=not_installed(module))
     faults = faults_of(PAGES[name], tmp_path)
     assert not faults, "\n\n".join(faults)
 
@@ -173,7 +174,7 @@ def test_python_of_the_readme_runs(number):
     """Each block runs after the blocks before it, with a model of the reader's."""
     code = "import rmsprop_graves, chainer\nmodel = chainer.links.Linear(3, 2)\n"
     if "comm" in README_PYTHON[number]:
-        pytest.importorskip("mpi4py", reason="the block is of ChainerMN")
+        pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
         code += "import chainermn\ncomm = chainermn.create_communicator('naive')\n"
     code += "".join(README_PYTHON[: number + 1])
     run_python(code, TMPDIR="/tmp", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
@@ -200,7 +201,7 @@ def test_signatures_in_the_reference_are_those_of_the_methods():
 
 def test_a_missing_or_superfluous_entry_in_the_reference_fails_the_build(tmp_path, monkeypatch):
     """The error names each."""
-    pytest.importorskip("sphinx", reason="the site is built with Sphinx: extra docs")
+    pytest.importorskip("sphinx", reason=not_installed("sphinx"))
     monkeypatch.syspath_prepend(str(DOCS))
     completeness = importlib.import_module("completeness")
     (tmp_path / "conf.py").write_text("extensions = ['completeness']\n", encoding="utf-8")

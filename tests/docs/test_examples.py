@@ -13,6 +13,7 @@ from pydoc_data.topics import topics
 
 import numpy
 import pytest
+from skips import not_installed
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 OPTIONS = {"train_digits.py": ["--epoch", "2"], "train_text.py": ["--epoch", "2", "--unit", "16", "--text", "text"]}
@@ -51,8 +52,8 @@ BEFORE_THE_FIRST_UPDATE = ("chainer.training.extensions", "ExponentialShift", "i
 def require(script):
     """Skip the test if the script cannot run."""
     if script == "train_digits.py":
-        pytest.importorskip("matplotlib", reason="train_digits.py draws plots")
-        pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
+        pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
+        pytest.importorskip("sklearn", reason=not_installed("sklearn"))
 
 
 def run(folder, script, *options, launcher=(), press=None, status=0):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+from skips import not_installed
 
 from rmsprop_graves import kernels
 
@@ -118,7 +119,7 @@ def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeyp
 
 def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save):
     """All but the one with a hook lie end to end, and spans cover them."""
-    pytest.importorskip("numba", reason="there is no table without Numba")
+    pytest.importorskip("numba", reason=not_installed("numba"))
     whole_model = script("whole_model")
     before = kernels.on_cpu()
     try:

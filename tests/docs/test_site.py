@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from skips import not_installed
 
 from docs import site_checks
 
 for module in ("sphinx", "furo", "myst_parser", "sphinx-mathjax-offline", "numba", "playwright"):
-    pytest.importorskip(module, reason=f"the site is built and opened with {module}: extras docs, numba and browser")
+    pytest.importorskip(module, reason=not_installed(module))
 if site_checks.find_chromium() is None:
-    pytest.skip("no chromium, chromium-browser or google-chrome on the path", allow_module_level=True)
+    pytest.skip("not installed: chromium, chromium-browser or google-chrome on the PATH", allow_module_level=True)
 
 from playwright.sync_api import sync_playwright  # noqa: E402
 

@@ -11,6 +11,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import Arrays, arrays_of, assert_same_bits, copies_of, train_one
+from skips import not_installed
 
 from rmsprop_graves import RMSpropGraves
 
@@ -85,8 +86,8 @@ def test_the_golden_values_of_keras_are_met():
 
 def test_optax_steps_the_same_rule():
     """optax.rmsprop, centered, with eps inside the root: the parameter and all three states, in float32."""
-    jax = pytest.importorskip("jax", reason="optax and jax are not installed")
-    optax = pytest.importorskip("optax", reason="optax is not installed")
+    jax = pytest.importorskip("jax", reason=not_installed("jax"))
+    optax = pytest.importorskip("optax", reason=not_installed("optax"))
     rng = numpy.random.RandomState(0)
     start, gradients = rng.standard_normal(20).astype("f4"), rng.standard_normal((50, 20)).astype("f4")
     transform = optax.rmsprop(

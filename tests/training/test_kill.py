@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy
 import pytest
+from skips import not_installed
 
 for _module in ("matplotlib", "sklearn"):
-    pytest.importorskip(_module)
+    pytest.importorskip(_module, reason=not_installed(_module))
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "examples" / "train_digits.py"
 # More than the runs between the kills train, so that each kill finds the program at work.
@@ -148,10 +149,10 @@ def save_and_turn(file, **arrays):
 
 numpy.savez_compressed = save_and_turn
 """
-ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="has root heed modes as Linux does")
+ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone can make root obey file modes")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="makes folders read-only and limits files as POSIX does")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no read-only folders and file size limits")
 @pytest.mark.parametrize(
     ("first", "mode", "status", "message"),
     [

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+from skips import not_installed
 
 DIGITS = Path(__file__).resolve().parents[2] / "docs" / "examples" / "train_digits.py"
 # Two epochs of 45 steps.
@@ -176,11 +177,11 @@ runpy.run_path(script, run_name="__main__")
 @pytest.fixture(scope="module")
 def mpiexec():
     """The program that starts the ranks."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
     beside = Path(sys.executable).with_name("mpiexec")
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
-        pytest.skip("mpiexec is not on the PATH")
+        pytest.skip("not installed: mpiexec (extra mpi, or an MPI of the system)")
     return found
 
 
@@ -248,8 +249,8 @@ def test_a_job_with_a_killed_rank_resumes_to_the_same_bits(mpiexec, tmp_path):
 @pytest.fixture(scope="module")
 def digits(mpiexec, tmp_path_factory):
     """The digits example, run in two ranks to its end: its folder and its output."""
-    pytest.importorskip("matplotlib", reason="train_digits.py draws plots")
-    pytest.importorskip("sklearn", reason="train_digits.py reads scikit-learn's digits")
+    pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
+    pytest.importorskip("sklearn", reason=not_installed("sklearn"))
     folder = tmp_path_factory.mktemp("digits")
     done = finish(folder, command(mpiexec, 2, DIGITS, *OPTIONS))
     assert done.returncode == 0, done.stdout + done.stderr
