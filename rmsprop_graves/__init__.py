@@ -11,22 +11,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rmsprop_graves._chainer7 import loader, processes
+from rmsprop_graves._take_over import install_in_chainer
 
 if TYPE_CHECKING:
     from rmsprop_graves._npz import load_npz
     from rmsprop_graves._optimizer import RMSpropGraves
-    from rmsprop_graves._take_over import install_in_chainer
     from rmsprop_graves._update_rule import RMSpropGravesRule
 
 __version__ = "1.0.0"
 __all__ = ["RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"]
 
-_MODULES = {
-    "RMSpropGraves": "_optimizer",
-    "RMSpropGravesRule": "_update_rule",
-    "install_in_chainer": "_take_over",
-    "load_npz": "_npz",
-}
+_NEED_CHAINER = {"RMSpropGraves": "_optimizer", "RMSpropGravesRule": "_update_rule", "load_npz": "_npz"}
 
 processes.prepare_children()
 try:
@@ -40,8 +35,10 @@ except ImportError:
 def __getattr__(name: str) -> Any:
     # Lazy, because importing Chainer starts CUDA and reads its environment variables: a script run by
     # `python -m rmsprop_graves` may set CUDA_VISIBLE_DEVICES or CHAINER_DTYPE before it imports Chainer.
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name in _NEED_CHAINER:
+        # First, so that no module of this package is half imported when `install_in_chainer` finds Chainer complete.
+        importlib.import_module("chainer")
+        return getattr(importlib.import_module(f"{__name__}.{_NEED_CHAINER[name]}"), name)
     if name == "kernels":
         return importlib.import_module(f"{__name__}.kernels")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

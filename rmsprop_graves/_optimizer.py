@@ -68,7 +68,7 @@ class RMSpropGraves(GradientMethod):
         self.hyperparam.eps = eps
 
     # Made at the first update of a model, also where a subclass has an __init__ of its own.
-    _plan: Plan | None = None
+    _plan: Any = None
 
     lr = HyperparameterProxy("lr")
     alpha = HyperparameterProxy("alpha")
@@ -169,3 +169,6 @@ class RMSpropGraves(GradientMethod):
         if self._loss_scaling_is_dynamic:
             serializer(_checkpoint.LOSS_SCALE, float(self._loss_scale))
             serializer(_checkpoint.NAN_EVER, self._loss_scaling_isnan_ever)
+
+
+RMSpropGraves.__module__ = "rmsprop_graves"

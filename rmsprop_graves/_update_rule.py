@@ -170,6 +170,9 @@ class RMSpropGravesRule(UpdateRule):
         return param.array, grad, state["n"], state["g"], state["delta"]
 
 
+RMSpropGravesRule.__module__ = "rmsprop_graves"
+
+
 def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | None) -> None:
     """Raises an error that names the parameter if its gradient or state, if it has one, is none for its step.
 

@@ -95,6 +95,7 @@ def test_importing_this_package_alone_does_not_import_chainer():
         ours = {name for name in added if name.partition(".")[0] == "rmsprop_graves"}
         assert ours == {
             "rmsprop_graves",
+            "rmsprop_graves._take_over",
             *(f"rmsprop_graves._chainer7{name}" for name in ("", ".loader", ".processes", ".repairs")),
         }, ours
         # Beside what the finder is made of, imported above, it takes nothing from anywhere.
