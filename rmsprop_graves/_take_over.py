@@ -1,4 +1,4 @@
-"""Replaces Chainer's class by this package's in programs that are not changed for it."""
+"""Replaces Chainer's class with this package's, so that a program needs no change."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rmsprop_graves._chainer7.loader import when_imported
 def install_in_chainer() -> None:
     """Makes ``chainer.optimizers.RMSpropGraves`` this package's class, in this process and its children.
 
-    Call it before or after Chainer is imported. Names that were imported before the call, as by
-    ``from chainer.optimizers import RMSpropGraves``, keep Chainer's class, and
-    ``chainer.optimizers.rmsprop_graves.RMSpropGraves`` stays Chainer's class.
+    Call it before or after Chainer is imported. A name that was imported before the call, for example by
+    ``from chainer.optimizers import RMSpropGraves``, still refers to Chainer's class, and so does
+    ``chainer.optimizers.rmsprop_graves.RMSpropGraves``.
 
     Example:
         >>> rmsprop_graves.install_in_chainer()
