@@ -71,7 +71,7 @@ def shuffle(order, position):
 
 
 def main():
-    """Trains as the command line says."""
+    """Trains with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--communicator",
@@ -94,7 +94,7 @@ def main():
     parser.add_argument(
         "--resume", nargs="?", const="", metavar="SNAPSHOT", help="go on from there, or from the newest one in --out"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split and the weights (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and weights (default: %(default)s)")
     args = parser.parse_args()
     if args.epoch < 1:
         parser.error(f"--epoch must be at least 1, got {args.epoch}")

@@ -130,7 +130,7 @@ def sample(model, alphabet, length, seed):
 
 
 def main():
-    """Trains as the command line says."""
+    """Trains with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="@numpy", help="Chainer device, such as @cupy:0 (default: %(default)s)")
     parser.add_argument("--epoch", type=int, default=6, help="epochs in all (default: %(default)s)")
@@ -138,7 +138,7 @@ def main():
     parser.add_argument(
         "--resume", nargs="?", const="", metavar="SNAPSHOT", help="go on from there, or from the newest one in --out"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the sample (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and sample (default: %(default)s)")
     parser.add_argument("--text", metavar="FILE", help="text in UTF-8 (default: the help on Python's topics)")
     parser.add_argument("--unit", type=int, default=128, help="LSTM units (default: %(default)s)")
     args = parser.parse_args()

@@ -160,7 +160,7 @@ def _in_a_folder(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_in_a_folder")
 @pytest.mark.parametrize(("entry", "program"), list(snippets()))
-def test_each_entry_advises_on_the_exception_that_it_is_about(tmp_path, entry, program):
+def test_each_entry_gives_advice_for_its_exception(tmp_path, entry, program):
     """A program raises the entry's exception with the version that the entry names and newer ones, but not before."""
     needs = re.search(r"\b(scipy|matplotlib|PIL|sklearn)\b", program)
     if needs:
@@ -212,7 +212,7 @@ OWN = {
 
 @pytest.mark.usefixtures("_in_a_folder")
 @pytest.mark.parametrize("what", OWN)
-def test_an_exception_of_the_programs_own_gets_no_advice(tmp_path, what):
+def test_a_programs_own_exception_gets_no_advice(tmp_path, what):
     """Even if its message is like one in the table."""
     if "matplotlib" in OWN[what]:
         pytest.importorskip("matplotlib")
@@ -274,7 +274,7 @@ def test_a_program_ends_with_its_traceback_and_one_line(tmp_path):
         assert (launched.stdout, launched.returncode) == (plain.stdout, plain.returncode)
 
 
-def test_objects_that_raise_end_a_program_no_other_way(tmp_path):
+def test_objects_that_raise_do_not_change_how_a_program_ends(tmp_path):
     """The search for advice reads attributes of the program's objects, which may raise anything."""
     code = """\
 class Trap(Exception):
@@ -293,7 +293,7 @@ raise Trap
         assert "rmsprop_graves" not in done.stderr
 
 
-def test_the_page_on_old_scripts_is_made_from_the_tables(monkeypatch):
+def test_the_page_on_old_scripts_has_the_current_tables(monkeypatch):
     """Run `python docs/old_scripts.py` after a change of the tables."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     old_scripts = importlib.import_module("old_scripts")

@@ -48,7 +48,7 @@ WHO_AM_I_AT_COLUMN_0 = textwrap.dedent(WHO_AM_I)
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "-m", "--info", "--", "-h", "b c"]], ids=["none", "like options"])
-def test_a_script_sees_what_it_sees_under_python(tmp_path, arguments):
+def test_a_script_sees_the_same_as_under_python(tmp_path, arguments):
     """sys.argv, sys.path and every attribute of the main module are the same, from its own folder and another."""
     write(tmp_path, "program/script.py", WHO_AM_I)
     assert_as_under_python("program/script.py", *arguments, cwd=tmp_path)
@@ -56,7 +56,7 @@ def test_a_script_sees_what_it_sees_under_python(tmp_path, arguments):
 
 
 @pytest.mark.parametrize("module", ["module", "package", "package.inside"])
-def test_a_module_sees_what_it_sees_under_python(tmp_path, module):
+def test_a_module_sees_the_same_as_under_python(tmp_path, module):
     """Cases: a module, a package with a __main__, and a module of a package that uses relative imports."""
     write(tmp_path, "module.py", WHO_AM_I)
     write(tmp_path, "package/__init__.py", "")
@@ -68,13 +68,13 @@ def test_a_module_sees_what_it_sees_under_python(tmp_path, module):
 
 
 @pytest.mark.parametrize("arguments", [["-c", WHO_AM_I_AT_COLUMN_0, "a", "-c"], [f"-c{WHO_AM_I_AT_COLUMN_0}"]])
-def test_code_of_the_command_line_sees_what_it_sees_under_python(tmp_path, arguments):
+def test_code_on_the_command_line_sees_the_same_as_under_python(tmp_path, arguments):
     """The code is an argument of its own, or attached to the option."""
     assert "__main__" in assert_as_under_python(*arguments, cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"], ["-", "a", "-m"], ["--"], ["--", "-", "a"]])
-def test_a_program_of_standard_input_sees_what_it_sees_under_python(tmp_path, arguments):
+def test_a_program_on_standard_input_sees_the_same_as_under_python(tmp_path, arguments):
     """Python and the launcher read it for the argument `-`, and without arguments."""
     code = WHO_AM_I_AT_COLUMN_0 + "print(repr(sys.stdin.read()))\n"
     assert "<stdin>" in assert_as_under_python(*arguments, cwd=tmp_path, stdin=code).stdout
@@ -92,7 +92,7 @@ def test_a_closed_standard_input_is_an_empty_program(tmp_path):
     "path",
     ["./script.py", ".//script.py", "folder/../script.py", "link/../script.py", "--", "folder/", "link/.", "zip/"],
 )
-def test_a_path_is_taken_as_it_is_written(tmp_path, path):
+def test_a_path_is_not_normalized(tmp_path, path):
     """The path has a link to a folder elsewhere, whose parent folder has another script.py."""
     write(tmp_path, "script.py", WHO_AM_I)
     write(tmp_path, "-script.py", WHO_AM_I)
@@ -186,7 +186,7 @@ EXITS = {
 
 
 @pytest.mark.parametrize("how", EXITS)
-def test_every_way_to_end_is_as_under_python(tmp_path, how):
+def test_a_program_ends_as_under_python(tmp_path, how):
     """Output, exit status and traceback are the same for every kind of program; no frame of the launcher shows."""
     (tmp_path / "script.py").write_text(EXITS[how], encoding="utf-8")
     assert_as_under_python("script.py", cwd=tmp_path)
@@ -198,7 +198,7 @@ def test_every_way_to_end_is_as_under_python(tmp_path, how):
         assert_as_under_python("-", cwd=tmp_path, stdin=EXITS[how])
 
 
-def test_a_traceback_shows_the_lines_of_code_of_the_command_line_where_python_does(tmp_path):
+def test_a_traceback_shows_lines_of_command_line_code_if_pythons_does(tmp_path):
     """Python shows them since 3.13, and removes their common indentation since 3.14."""
     shown = assert_as_under_python("-c", "import inspect\ndef f():\n    1 / 0\nprint(inspect)\nf()", cwd=tmp_path)
     assert ("1 / 0\n" in shown.stderr) is (sys.version_info >= (3, 13))
@@ -206,7 +206,7 @@ def test_a_traceback_shows_the_lines_of_code_of_the_command_line_where_python_do
     assert ("IndentationError" in indented.stderr) is (sys.version_info < (3, 14))
 
 
-def test_a_program_that_is_not_there_is_reported_as_python_does(tmp_path):
+def test_a_missing_program_is_reported_as_by_python(tmp_path):
     """Cases: a script, a module, a folder without a __main__."""
     (tmp_path / "empty").mkdir()
     for arguments in (["nothing.py"], ["-m", "nothing"], ["-m", "empty.nothing"], ["empty"]):
@@ -268,7 +268,7 @@ CHAINER_SCRIPT = """
 """
 
 
-def test_an_unmodified_script_gets_this_optimizer_and_chainers_stays_whole(tmp_path):
+def test_an_unmodified_script_gets_this_optimizer_and_chainers_stays_available(tmp_path):
     """The script itself imports Chainer, so it can first set environment variables that Chainer reads at import."""
     write(tmp_path, "script.py", CHAINER_SCRIPT)
     for arguments in (["script.py"], ["-m", "script"]):
@@ -305,7 +305,7 @@ def test_a_private_module_that_is_imported_first_gets_this_optimizer_too(tmp_pat
         ("forkserver", ["-m", "package"]),
     ],
 )
-def test_child_processes_see_the_same(tmp_path, method, arguments):
+def test_child_processes_have_this_optimizer_and_the_main_module(tmp_path, method, arguments):
     """A child, and a child of that child, has the main module's functions, sys.argv and this optimizer."""
     code = f"""
         import multiprocessing, sys, chainer
@@ -335,7 +335,7 @@ def test_child_processes_see_the_same(tmp_path, method, arguments):
     assert result.stdout.splitlines() == [f"{depth} ['a', 'b'] {main} rmsprop_graves" for depth in (1, 0)]
 
 
-def test_pickled_objects_of_the_main_module_come_back_from_a_pool(tmp_path):
+def test_pickled_objects_of_the_main_module_return_from_a_pool(tmp_path):
     """Instances of a class that the script defines reach a spawned worker and return."""
     write(
         tmp_path,
@@ -393,7 +393,7 @@ sys.path = list(sys.path)
     ids=["end", "exit", "exception"],
 )
 @pytest.mark.parametrize("first", ["", "import multiprocessing"], ids=["", "with multiprocessing"])
-def test_a_process_that_goes_on_after_the_program_is_left_as_it_was(tmp_path, first, end, raised):
+def test_a_process_that_outlives_the_program_is_restored(tmp_path, first, end, raised):
     """In a notebook, for example. The caller gets the exception, and sys.path only loses the launcher's entry."""
     write(tmp_path, "program/neighbour.py", "")
     guest = GUEST.replace("FOLDER", repr(os.path.realpath(tmp_path / "program")))
@@ -465,7 +465,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_info_and_version_work_where_chainer_does_not(site_without_chainer, tmp_path, how):
+def test_info_and_version_work_without_chainer(site_without_chainer, tmp_path, how):
     """The line for Chainer says why; all other lines are there."""
     files, line = BROKEN[how]
     for name, content in files.items():
@@ -506,7 +506,7 @@ def test_info_names_versions_devices_and_kernels(monkeypatch, tmp_path):
     assert {"CuPy", "Numba"} <= lines.keys()
 
 
-def test_info_shows_what_keeps_a_kernel_from_being_used(monkeypatch, tmp_path):
+def test_info_shows_why_a_kernel_cannot_be_used(monkeypatch, tmp_path):
     """--info is the command to find such a problem, so it must not fail."""
     monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", "fortran")
     result = run(*LAUNCHER, "--info", cwd=tmp_path)
@@ -544,7 +544,7 @@ class Runtime:
     ],
     ids=["usable", "too old", "no driver"],
 )
-def test_info_says_what_steps_arrays_on_a_gpu_or_why_nothing_does(monkeypatch, version, has_driver, line):
+def test_info_names_the_gpu_kernel_or_says_why_there_is_none(monkeypatch, version, has_driver, line):
     """Chainer can use CuPy here."""
     cupy = SimpleNamespace(__version__=version, cuda=SimpleNamespace(runtime=Runtime(has_driver)))
     monkeypatch.setitem(sys.modules, "cupy", cupy)

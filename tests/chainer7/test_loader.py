@@ -36,7 +36,7 @@ def test_a_repaired_module_shows_its_own_source_and_lines():
     assert changed == ["if gy.dtype not in np.sctypes['float']:"]
 
 
-def test_numpy_and_the_warning_filters_are_left_as_they_were():
+def test_numpy_and_the_warning_filters_are_unchanged():
     """This holds after this package, Chainer and every repaired module have been imported."""
     run_python("""
         import sys, warnings, numpy
@@ -46,7 +46,7 @@ def test_numpy_and_the_warning_filters_are_left_as_they_were():
         assert set(dir(numpy)) == names
         from rmsprop_graves import RMSpropGraves
         import chainer.testing
-        # A submodule that Chainer imports is an attribute of its package, as it was without us.
+        # A submodule of NumPy that Chainer imports becomes an attribute, with or without this package.
         added = {name for name in set(dir(numpy)) - names if f"numpy.{name}" not in sys.modules}
         assert not added, added
         for name in ("float", "int", "sctypes", "distutils"):
@@ -54,7 +54,7 @@ def test_numpy_and_the_warning_filters_are_left_as_they_were():
     """)
 
 
-def test_no_module_stands_in_for_one_that_is_not_there():
+def test_missing_modules_stay_missing_for_other_code():
     """Other code finds no pkg_resources or numpy.distutils unless setuptools or NumPy provides it."""
     run_python("""
         import sys
@@ -145,7 +145,7 @@ def test_a_failed_import_of_chainer_is_recovered(package, tmp_path):
     """)
 
 
-def test_a_missing_chainer_is_one_clear_error_with_the_command(tmp_path):
+def test_a_missing_chainer_is_one_error_with_the_install_command(tmp_path):
     """The error says what is missing and how to install it, without a traceback through ten modules."""
     _, error = run_python(
         """
@@ -229,7 +229,7 @@ def test_repaired_bytecode_is_cached_beside_chainers_own(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bytecode alone", "a zip file"])
-def test_a_chainer_without_sources_is_an_error_that_says_so(tmp_path, kind):
+def test_a_chainer_without_sources_is_refused(tmp_path, kind):
     """A module that cannot be repaired is not imported."""
     chainer = importlib.util.find_spec("chainer").submodule_search_locations[0]
     folder = tmp_path / "folder"
@@ -246,7 +246,7 @@ def test_a_chainer_without_sources_is_an_error_that_says_so(tmp_path, kind):
     assert "install Chainer as a folder of .py files" in error
 
 
-def test_a_repair_of_a_module_that_is_not_needed_is_left_out():
+def test_a_repair_is_left_out_without_the_module_that_it_needs():
     """The repair of Caffe's protobuf file needs a module that only newer protobufs have."""
     repair = next(repair for repair in REPAIRS if repair.only_with)
     assert repairs_of("chainer.links.caffe.protobuf3.caffe_pb2") == (

@@ -26,7 +26,7 @@ def test_chainers_version_check_answers_as_pkg_resources_did():
         pkg_resources.require("no-such-thing")
 
 
-def test_chainer_still_warns_of_a_cupy_that_it_does_not_know(monkeypatch):
+def test_chainer_still_warns_of_an_unknown_cupy(monkeypatch):
     """Chainer's environment check runs unchanged on top of the stand-in."""
     check = importlib.import_module("chainer._environment_check")
     asked = []

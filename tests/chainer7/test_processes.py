@@ -220,7 +220,7 @@ BROKEN = """
         ("raises what cannot be unpickled", "the main process cannot unpickle a result or an exception"),
     ],
 )
-def test_an_iterator_that_cannot_go_on_says_so(tmp_path, case, error, method):
+def test_a_broken_iterator_raises_an_error(tmp_path, case, error, method):
     """Chainer hangs if the dataset raises or ends the process, a worker is killed, or the script has no guard."""
     if case == "is unguarded" and method == "fork":
         pytest.skip("a forked child runs no script again")
@@ -261,7 +261,7 @@ def test_a_worker_that_dies_between_fast_batches_is_noticed(tmp_path, method):
     assert "a worker process has ended with signal 9" in result.stderr
 
 
-def test_an_iterator_that_has_failed_fails_again(tmp_path):
+def test_a_failed_iterator_fails_again(tmp_path):
     """The second attempt raises too, also after a reset, and does not wait."""
     write(
         tmp_path,
@@ -296,7 +296,7 @@ def test_an_iterator_that_has_failed_fails_again(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("writer", ["ProcessWriter", "ProcessQueueWriter", "ThreadWriter", "ThreadQueueWriter"])
-def test_a_writer_that_cannot_write_ends_the_training(tmp_path, writer, method):
+def test_a_failed_snapshot_writer_ends_the_training(tmp_path, writer, method):
     """Without the repair nothing is written, and the training ends with status 0 or never."""
     if "Thread" in writer and method != METHODS[0]:
         pytest.skip("a thread has no start method")
@@ -359,7 +359,7 @@ def test_an_interpreter_that_a_launched_program_starts_is_launched(tmp_path):
         assert f"{plain[1:-1]}], " in output
 
 
-def test_a_sitecustomize_that_is_there_is_run(tmp_path):
+def test_an_existing_sitecustomize_runs(tmp_path):
     """A launched interpreter runs the environment's own sitecustomize, as any interpreter does."""
     write(tmp_path, "site/sitecustomize.py", "import sys; sys.customized = __file__")
     write(tmp_path, "child.py", "import sys, sitecustomize; print(sys.customized == sitecustomize.__file__)")
@@ -381,7 +381,7 @@ def test_an_error_in_a_sitecustomize_is_reported_as_without_the_launcher(tmp_pat
 
 
 @pytest.mark.parametrize("path", ["{0}:", ":{0}", ":", ""])
-def test_the_entries_of_pythonpath_stay(tmp_path, path):
+def test_existing_entries_of_pythonpath_stay(tmp_path, path):
     """An empty entry means the folder that the child starts in."""
     write(tmp_path, "child.py", "import sys; print(sys.path)")
     write(tmp_path, "script.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=True)")

@@ -63,7 +63,7 @@ def texts_of(source):
     return {value for value in constants if isinstance(value, str) and len(value.split()) > 1}
 
 
-def test_every_repair_says_since_when_and_what_is_seen_without_it():
+def test_every_repair_names_a_version_and_a_symptom():
     """The documentation shows the table."""
     for repair in REPAIRS:
         assert all((repair.modules, repair.what, repair.since, repair.seen, repair.changes)), repair
@@ -103,13 +103,13 @@ def summary_of(value, times, weight=1):
     ],
     ids=str,
 )
-def test_a_summary_is_of_the_values_whatever_their_dtype(value, times, mean, deviation):
+def test_a_summary_is_right_for_every_dtype(value, times, mean, deviation):
     """Without the repair the sum has the value's dtype: the mean of ones is 0.41, the deviation NaN."""
     assert summary_of(value, times) == pytest.approx((mean, deviation), rel=1e-12, abs=1e-7)
 
 
 @pytest.mark.parametrize("weight", [numpy.float16(0.5), numpy.uint8(200), numpy.array(3, "i1")], ids=str)
-def test_a_weight_of_any_dtype_counts_as_it_is(weight):
+def test_weights_of_a_summary_do_not_overflow(weight):
     """Without the repair, sums of narrow weights overflow: means of 0 and 2.5 instead of 0.5."""
     summary = chainer.reporter.DictSummary()
     for _ in range(5_000):
@@ -143,12 +143,12 @@ def log_of(folder, report, iterations, *others):
     return log.log[-1]
 
 
-def test_a_log_of_float16_losses_is_of_the_losses(tmp_path):
+def test_a_log_of_float16_losses_has_the_right_mean(tmp_path):
     """Without the repair the mean of 4,000 losses of 1 is 0.512."""
     assert log_of(tmp_path, {"loss": numpy.float16(1)}, 4_000)["main/loss"] == 1
 
 
-def test_an_evaluator_of_float16_accuracies_is_of_the_accuracies():
+def test_an_evaluator_of_float16_accuracies_has_the_right_mean():
     """Without the repair the mean accuracy of 3,000 correct batches is 0.683."""
     model = chainer.Chain()
     iterator = chainer.iterators.SerialIterator(numpy.ones((3_000, 1), "f"), 1, repeat=False, shuffle=False)
@@ -246,7 +246,7 @@ def test_a_rule_keeps_hyperparameters_that_can_be_copied_while_it_is_updated():
 @pytest.mark.parametrize(
     ("name", "grad", "expected"), [("AdaGrad", 0, 1.0), ("SMORMS3", 0, 1.0), ("AdaDelta", 300, 0.88134765625)]
 )
-def test_a_float16_parameter_of_no_dimensions_is_stepped_in_double_precision(name, grad, expected):
+def test_a_zero_dimensional_float16_parameter_is_stepped_in_double_precision(name, grad, expected):
     """Without the repair eps vanishes in float16: 0 / 0 is NaN, and AdaDelta makes no step."""
     optimizer = optimizer_of(getattr(chainer.optimizers, name)(), grad, dtype="f2")
     with numpy.errstate(over="ignore"):
@@ -255,7 +255,7 @@ def test_a_float16_parameter_of_no_dimensions_is_stepped_in_double_precision(nam
     assert float(optimizer.target.p0.array) == expected
 
 
-def test_samples_of_words_are_those_that_they_were():
+def test_walker_alias_draws_the_same_samples():
     """Without the repair the alias method rounds its thresholds to float32: different samples for the same seed."""
     numpy.random.seed(0)
     sampler = chainer.utils.WalkerAlias([1, 2, 3, 4, 5])
@@ -358,7 +358,7 @@ def test_chainermn_unpacks_gradients_that_were_sent_in_another_dtype():
 
 
 def test_a_variable_says_on_which_device_it_is():
-    """NumPy 2 arrays have an attribute `device`, which Chainer takes for its own."""
+    """NumPy 2 arrays have an attribute `device`, whose value "cpu" Chainer would print."""
     assert "device: CPU\n" in chainer.Variable(numpy.ones(2, "f")).debug_print()
 
 
@@ -405,7 +405,7 @@ def test_a_deconvolution_has_a_gradient_of_its_weight_alone():
     assert w.grad.tolist() == [[[[9, 9], [9, 9]]]]
 
 
-def test_nothing_that_chainer_calls_here_is_deprecated():
+def test_repaired_functions_give_no_deprecation_warning():
     """Cases: numpy.fix, a positional argument `out`, and an assignment to an array's shape."""
     x = numpy.array([-1.5, 1.5], "f")
     with warnings.catch_warnings():
@@ -451,7 +451,7 @@ def test_categorical_log_prob_works():
     numpy.testing.assert_allclose(log_p.array, numpy.log([0.75, 0.5]), rtol=1e-6)
 
 
-def test_the_iterator_of_chainermn_hands_out_the_data():
+def test_the_iterator_of_chainermn_returns_the_data():
     """Two ranks share a queue as communicator. The batch size arrives as an array of one element."""
     iterators = importlib.import_module("chainermn.iterators.multi_node_iterator")
 

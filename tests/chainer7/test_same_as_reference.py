@@ -28,7 +28,7 @@ def outcomes_of(name):
 
 
 @pytest.mark.parametrize("name", sorted(PROBES))
-def test_computes_what_it_computed(name):
+def test_results_are_those_of_the_record(name):
     """Dtypes, shapes and exceptions are the same, values within a few units in the last place; no warning is new."""
     outcomes = outcomes_of(name)
     assert outcomes.keys() == RECORDED[name].keys()
@@ -40,7 +40,7 @@ def test_computes_what_it_computed(name):
     assert not found, f"{len(found)} differences, of which the first are:\n" + "\n".join(found[:20])
 
 
-def test_every_public_name_is_compared_or_says_why_not():
+def test_every_public_name_has_probes_or_a_reason():
     """A new or renamed public name has neither probes nor a reason, so this test fails."""
     public = set(names.public_names())
     assert public - PROBES.keys() == names.LEFT_OUT.keys()
@@ -53,7 +53,7 @@ def test_the_public_names_are_those_of_the_reference():
     assert names.public_names() == ABOUT["names"]
 
 
-def test_every_name_has_given_something():
+def test_every_name_has_a_recorded_result():
     """A name whose probes all raise compares no result. Only the names in RAISING may raise in every call."""
     silent = [
         name
@@ -101,7 +101,7 @@ def test_a_result_that_changed_is_found(changed, said):
     assert said in difference
 
 
-def test_what_is_missing_new_or_warned_of_is_found():
+def test_a_missing_value_a_new_value_and_a_new_warning_are_found():
     """A warning that is no longer given is no difference."""
     recorded = {"x": NUMBERS, "warns FutureWarning: then": None}
     found = list(record.differences({"raises": "TypeError", "warns FutureWarning: now": None}, recorded, ARITHMETIC))
@@ -117,7 +117,7 @@ def test_an_exception_of_another_type_is_found():
     assert outcome == {"raises": "ValueError"}
 
 
-def test_elements_are_measured_by_the_largest_where_sums_cancel():
+def test_sums_are_compared_in_units_of_the_largest_element():
     """A sum is compared in units of the array's largest element, any other result in units of the element itself."""
     other = NUMBERS.copy()
     other[0] += 20 * numpy.spacing(NUMBERS[1])
@@ -125,7 +125,7 @@ def test_elements_are_measured_by_the_largest_where_sums_cancel():
     assert record.parts_of(Bound(1000), other, NUMBERS).max() > 1
 
 
-def test_float16_is_never_measured_more_loosely_than_a_few_of_its_units():
+def test_a_float16_may_differ_by_a_few_units_only():
     """Hundreds of units of float16 would accept almost any number."""
     half = NUMBERS.astype("f2")
     other = half.copy()
@@ -141,7 +141,7 @@ def test_a_narrow_scalar_is_found(dtype):
     assert bool(list(record.differences({"": now[""]}, {"": then[""]}, ARITHMETIC))) == (dtype != "float64")
 
 
-def test_the_record_reads_as_it_was_written(tmp_path):
+def test_the_record_round_trips(tmp_path):
     """Cases: every dtype, empty and zero-dimensional arrays, strings and None."""
     outcome = {dtype: numpy.arange(3).astype(dtype) for dtype in (*FLOATS, *INTEGERS, "bool", "complex64")}
     outcome.update({"empty": numpy.zeros((0, 2)), "scalar": numpy.array(2.5), "text": "text", "none": None})
@@ -154,7 +154,7 @@ def test_the_record_reads_as_it_was_written(tmp_path):
     assert (tmp_path / "once.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
 
 
-def test_the_record_is_made_on_no_other_stack(monkeypatch):
+def test_the_record_is_not_made_on_another_stack(monkeypatch):
     """On any other stack the command says what is wrong, and writes nothing."""
     from chainer7.probes import __main__ as command
 

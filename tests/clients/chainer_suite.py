@@ -61,9 +61,9 @@ def main(arguments=None):
     parser.add_argument("--python", metavar="PYTHON", help="the Python of the stack to test, with rmsprop_graves")
     parser.add_argument("--out", type=Path, default=Path("chainer-suite"), help="folder for the results")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only test files whose path contains one of these")
-    parser.add_argument("--again", action="store_true", help="forget the results of the stacks given here")
+    parser.add_argument("--again", action="store_true", help="delete the results of the given stacks first")
     parser.add_argument("--patience", type=float, default=300, help="seconds after which a case counts as hung")
-    parser.add_argument("--all-combinations", action="store_true", help="of parameters, not only all pairs of values")
+    parser.add_argument("--all-combinations", action="store_true", help="run all combinations of parameters, not only pairs")
     options = parser.parse_args(arguments)
 
     os.environ["CHAINER_TEST_PAIRWISE_PARAMETERIZATION"] = "never" if options.all_combinations else "always"
@@ -307,7 +307,7 @@ def compare(reference, subject, files):
     for folder in sorted(counts, key=lambda folder: (folder == "all", folder)):
         print(f"{folder:<42}{''.join(f'{counts[folder][key]:>10,}' for key in ('reference', 'passed', 'failed'))}")
     if incomplete:
-        print(f"\nnot compared, for they have not run on both: {incomplete} test files")
+        print(f"\nnot compared, because they have not run on both stacks: {incomplete} test files")
     for (file, last), cases in failed.items():
         print(f"\nfailed, {len(cases)}: {file}\n    {last}")
         print("".join(f"    {case}\n" for case in cases[:3]), end="    ...\n" * (len(cases) > 3))

@@ -305,7 +305,7 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="the interpreter's command (default: this one's)")
     parser.add_argument("--folder", type=Path, help="a new folder to run in, which is kept, with the output in logs")
     parser.add_argument("--limit", type=int, default=600, help="seconds for each script (default: %(default)s)")
-    parser.add_argument("--plain", action="store_true", help="do without the launcher, to compare with an old stack")
+    parser.add_argument("--plain", action="store_true", help="run without the launcher, to compare with an old stack")
     parser.add_argument("-k", default="", help="only the scripts whose path matches this regular expression")
     options = parser.parse_args()
 
