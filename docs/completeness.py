@@ -1,4 +1,4 @@
-"""Lets the build warn of what is public and not in the reference, or in the reference and not there."""
+"""Makes the build warn of public names that the reference lacks, and of entries whose name does not exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAUNCHER = "python -m rmsprop_graves"
 
 
 def python_names():
-    """The public names of the package, of its kernels and of its classes, inherited ones and instances' among them."""
+    """Returns the public names of the package, its kernels and its classes, with inherited and instance attributes."""
     names = {f"rmsprop_graves.{name}" for name in rmsprop_graves.__all__}
     names |= {f"rmsprop_graves.kernels.{name}" for name in kernels.__all__}
     names |= {f"rmsprop_graves.kernels.{kernel}.step" for kernel in ("numpy", "numba", "cupy")}
@@ -31,14 +31,14 @@ def python_names():
 
 
 def launcher_options():
-    """The options that the launcher's help lists."""
+    """Returns the options in the launcher's help."""
     command = [sys.executable, "-m", "rmsprop_graves", "--help"]
     text = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
     return {option for line in re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE) for option in line.split(", ")}
 
 
 def environment_variables():
-    """What looks like the name of one in a string of the package's source, messages and docstrings among them."""
+    """Returns words in the package's strings, messages and docstrings that look like an environment variable."""
     names = set()
     for path in Path(rmsprop_graves.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -56,7 +56,7 @@ def exists(path):
 
 
 def faults(domains):
-    """What is wrong, in words, with what the domains of a build hold."""
+    """Returns a message for each fault in the domains of a build."""
     public, found = python_names(), domains["py"].objects
     options = {name for program, name in domains["std"].progoptions if program == LAUNCHER.replace(" ", "-")}
     variables = {name for kind, name in domains["std"].objects if kind == "envvar"}
@@ -76,7 +76,7 @@ def faults(domains):
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Registers the check with Sphinx."""
 
     def check(app, env):
         for fault in faults(env.domains):

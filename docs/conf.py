@@ -1,4 +1,4 @@
-"""How the site is built: make docs."""
+"""Sphinx's configuration of the site. `make docs` builds it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 nitpicky = True
-# Types in signatures whose documentation is on other sites, which a build does not ask.
+# These types in signatures are documented on other sites, and a build makes no requests.
 nitpick_ignore_regex = [("py:class", r"(numpy\.)?ndarray|(types\.)?ModuleType|(typing\.)?BinaryIO|(os\.)?PathLike")]
 autodoc_typehints_format = "short"
 # Stricter than Sphinx, which does not compare the messages of exceptions.
@@ -39,7 +39,7 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = "rmsprop-graves"
 html_copy_source = False
-# Of MathJax the one file that the pages load; it draws formulas as pictures, and so needs no fonts beside it.
+# The only file of MathJax that the pages load. It draws formulas as SVG, so it needs no fonts.
 _mathjax = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax" / "tex-svg.js"
 html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]

@@ -1,4 +1,4 @@
-"""Writes the tables of how-to/old-scripts.md from the package's own data: python docs/old_scripts.py."""
+"""Writes the tables of how-to/old-scripts.md from the package's data. Run it as `python docs/old_scripts.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = Path(__file__).parent / "how-to" / "old-scripts.md"
 
 
 def repairs():
-    """What is repaired, since which version, and what a user would see; one row for all that shows in the same way."""
+    """Returns the table of repairs: feature, version and symptom. Features with the same symptom share a row."""
     whats = {}
     for repair in REPAIRS:
         # Dotted names are code.
@@ -24,7 +24,7 @@ def repairs():
 
 
 def advice():
-    """What an old program does, since which version it fails, and what to write; one row for the same advice."""
+    """Returns the table of advice: old name, version and replacement. Names with the same replacement share a row."""
     rows = []
     for (since, instead), group in groupby(ADVICE, lambda entry: (entry.since, entry.instead)):
         rows.append(["; ".join(entry.old for entry in group), since or "any", instead])
@@ -32,13 +32,13 @@ def advice():
 
 
 def table(header, rows):
-    """A table in Markdown."""
+    """Returns a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def with_tables(page):
-    """The page with each table between its markers made anew."""
+    """Returns the page with new tables between its markers."""
     for name, text in (("repairs", repairs()), ("advice", advice())):
         begin, end = f"% begin: {name}\n\n", f"\n% end: {name}\n"
         before, _, rest = page.partition(begin)

@@ -1,7 +1,7 @@
 """Alex Graves's RMSprop for Chainer.
 
-Importing this package makes Chainer 7 importable on Pythons and NumPys newer than it, and imports
-Chainer itself only when one of the names below is first used.
+Importing this package makes Chainer 7 importable on newer versions of Python and NumPy than it
+supports. It imports Chainer itself only when a name that needs it is first used.
 """
 
 from __future__ import annotations
@@ -11,37 +11,34 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rmsprop_graves._chainer7 import loader, processes
+from rmsprop_graves._take_over import install_in_chainer
 
 if TYPE_CHECKING:
     from rmsprop_graves._npz import load_npz
     from rmsprop_graves._optimizer import RMSpropGraves
-    from rmsprop_graves._take_over import install_in_chainer
     from rmsprop_graves._update_rule import RMSpropGravesRule
 
 __version__ = "1.0.0"
 __all__ = ["RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"]
 
-_MODULES = {
-    "RMSpropGraves": "_optimizer",
-    "RMSpropGravesRule": "_update_rule",
-    "install_in_chainer": "_take_over",
-    "load_npz": "_npz",
-}
+_NEED_CHAINER = {"RMSpropGraves": "_optimizer", "RMSpropGravesRule": "_update_rule", "load_npz": "_npz"}
 
 processes.prepare_children()
 try:
     loader.make_importable()
 except ImportError:
-    # `python -m rmsprop_graves --info` says what is missing; while the package is imported for it, this is its name.
+    # While python imports the package for `python -m rmsprop_graves`, argv[0] is "-m"; the launcher reports the error.
     if sys.argv[:1] != ["-m"]:
         raise
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, because importing Chainer starts CUDA and reads its environment variables: a script run by
+    # Lazy, because importing Chainer initializes CUDA and reads environment variables: a script run by
     # `python -m rmsprop_graves` may set CUDA_VISIBLE_DEVICES or CHAINER_DTYPE before it imports Chainer.
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name in _NEED_CHAINER:
+        # First, so that no module of this package is half imported when `install_in_chainer` finds Chainer complete.
+        importlib.import_module("chainer")
+        return getattr(importlib.import_module(f"{__name__}.{_NEED_CHAINER[name]}"), name)
     if name == "kernels":
         return importlib.import_module(f"{__name__}.kernels")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,7 +25,7 @@ NumPy, and chainer.optimizers.RMSpropGraves is this project's."""
 
 
 def main() -> None:
-    """Runs what the command line names."""
+    """Runs the program that the command line names, or prints the requested information."""
     parser = argparse.ArgumentParser(
         prog="python -m rmsprop_graves",
         usage=_USAGE,
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"%(prog)s {rmsprop_graves.__version__}")
 
     arguments = sys.argv[1:]
-    # Without arguments a program comes from standard input.
+    # Without arguments, the program is read from standard input.
     first = arguments[0] if arguments else "-"
     if first in ("-m", "-c") and len(arguments) == 1:
         parser.error(f"argument expected after {first}")
@@ -60,7 +60,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _is_own_process() -> bool:
-    """Whether `python -m rmsprop_graves` started this process, and not a call of runpy's in one that runs already."""
+    """Whether `python -m rmsprop_graves` started this process, rather than a call of runpy in a running one."""
     names = []
     frame: Any = sys._getframe()
     while frame is not None:
@@ -70,7 +70,7 @@ def _is_own_process() -> bool:
 
 
 def _info() -> str:
-    # Here, because a program's folder may have a module of this name.
+    # At the top it would hide a program's own module of this name.
     import platform
 
     import numpy
@@ -98,9 +98,9 @@ def _info() -> str:
 
 
 def _chainer_and_cupy() -> tuple[str, Any]:
-    """Chainer's version, or what keeps it from being imported; and CuPy, or the exception that its import raised."""
+    """Returns Chainer's version, or why it cannot be imported; and CuPy, or the exception that its import raised."""
     with warnings.catch_warnings():
-        # Chainer warns of what CuPy lacks; `_info` prints what there is.
+        # Chainer warns if CuPy is missing or incomplete; `_info` prints that instead.
         warnings.simplefilter("ignore")
         try:
             import chainer
@@ -131,7 +131,7 @@ def _on_cpu() -> str:
         name, threads = kernels.on_cpu().__name__, kernels.get_num_threads()
     except Exception as error:
         return f"nothing: {_first_line(error)}"
-    # NumPy's is not divided among threads.
+    # The NumPy kernel uses one thread.
     return f"{name}, on {threads} thread{'s' * (threads > 1)}" if name.endswith(".numba") else name
 
 
@@ -145,8 +145,8 @@ def _on_gpu() -> str:
 def _why_no_cupy(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
         return "not installed; for a GPU install cupy-cuda12x or cupy-cuda13x"
-    # Chainer needs more of CUDA's libraries than CuPy does to be imported.
-    return f"none usable: {_first_line(error)}; install CUDA's libraries, such as with 'cupy-cuda13x[ctk]'"
+    # Chainer imports parts of CuPy that need more of CUDA's libraries than `import cupy` does.
+    return f"none usable: {_first_line(error)}; install CUDA's libraries, for example with 'cupy-cuda13x[ctk]'"
 
 
 def _first_line(error: BaseException) -> str:

@@ -44,6 +44,9 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
         NpzDeserializer(entries, path, strict).load(obj)
 
 
+load_npz.__module__ = "rmsprop_graves"
+
+
 def _pickled_entries(file: str | BinaryIO) -> list[str]:
     """The names of entries whose dtype has objects in it, found in their headers alone."""
     begin = file.tell() if hasattr(file, "seek") else None  # type: ignore[union-attr]

@@ -68,7 +68,7 @@ class RMSpropGraves(GradientMethod):
         self.hyperparam.eps = eps
 
     # Made at the first update of a model, also where a subclass has an __init__ of its own.
-    _plan: Plan | None = None
+    _plan: Any = None
 
     lr = HyperparameterProxy("lr")
     alpha = HyperparameterProxy("alpha")
@@ -179,3 +179,6 @@ class RMSpropGraves(GradientMethod):
 def _lacks_grad(params: Iterable[Any]) -> bool:
     # Half the time of `any`.
     return bool([param for param in params if param._grad is None and param._grad_var is None])
+
+
+RMSpropGraves.__module__ = "rmsprop_graves"

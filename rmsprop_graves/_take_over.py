@@ -1,36 +1,31 @@
-"""Replaces Chainer's class by this package's in programs that are not changed for it."""
+"""Replaces Chainer's class with this package's, so that a program needs no change."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 from rmsprop_graves._chainer7 import processes
 from rmsprop_graves._chainer7.loader import when_imported
 
-# The modules that import Chainer, and the last name that each defines. A program may import one of them first; Chainer
-# is then complete before that module is. The class is replaced when none of them is half imported.
-_IMPORTERS = {
-    "rmsprop_graves._hyperparameter": "Hyperparameter",
-    "rmsprop_graves._update_rule": "RMSpropGravesRule",
-    "rmsprop_graves._optimizer": "RMSpropGraves",
-}
-
 
 def install_in_chainer() -> None:
     """Makes ``chainer.optimizers.RMSpropGraves`` this package's class, in this process and its children.
 
-    Call it before or after Chainer is imported. Names that were imported before the call, as by
-    ``from chainer.optimizers import RMSpropGraves``, keep Chainer's class, and
-    ``chainer.optimizers.rmsprop_graves.RMSpropGraves`` stays Chainer's class.
+    Call it before or after Chainer is imported. A name that was imported before the call, for example by
+    ``from chainer.optimizers import RMSpropGraves``, still refers to Chainer's class, and so does
+    ``chainer.optimizers.rmsprop_graves.RMSpropGraves``.
 
     Example:
         >>> rmsprop_graves.install_in_chainer()
         >>> chainer.optimizers.RMSpropGraves is rmsprop_graves.RMSpropGraves
         True
     """
-    for name in ("chainer", *_IMPORTERS):
-        when_imported(name, _install)
+    when_imported("chainer", _install)
     processes.call_in_children("rmsprop_graves.install_in_chainer()")
+
+
+install_in_chainer.__module__ = "rmsprop_graves"
 
 
 def launch() -> None:
@@ -42,11 +37,17 @@ def launch() -> None:
 
 
 def _install() -> None:
-    modules = sys.modules
-    if "chainer" not in modules or any(
-        name in modules and not hasattr(modules[name], last) for name, last in _IMPORTERS.items()
-    ):
-        return
+    # A program may import a private module first, as pickles of 1.0.0 do, and that module then imports Chainer. It is
+    # half imported now, but the class needs all of it: import it anew. The first import then returns the new module.
+    half_imported = [
+        name
+        for name, module in list(sys.modules.items())
+        if name.startswith("rmsprop_graves.") and getattr(getattr(module, "__spec__", None), "_initializing", False)
+    ]
+    for name in half_imported:
+        del sys.modules[name]
+    for name in half_imported:
+        importlib.import_module(name)
     import chainer
 
     from rmsprop_graves import RMSpropGraves

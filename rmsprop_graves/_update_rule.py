@@ -176,6 +176,9 @@ def _share_device(array: Any, others: Iterable[Any]) -> bool:
     return all(type(other) is kind and other.data.device_id == number for other in others)
 
 
+RMSpropGravesRule.__module__ = "rmsprop_graves"
+
+
 def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | None) -> None:
     """Raises an error that names the parameter if its gradient or state has the wrong shape or dtype.
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import pickle
+import sys
+import typing
 from importlib import metadata
 
 import pytest
@@ -22,6 +26,39 @@ def test_the_public_names_are_those_documented():
     assert set(rmsprop_graves.__all__) <= set(dir(rmsprop_graves))
     with pytest.raises(AttributeError, match="module 'rmsprop_graves' has no attribute 'nothing'"):
         _ = rmsprop_graves.nothing
+
+
+@pytest.mark.parametrize("name", rmsprop_graves.__all__)
+def test_a_public_object_is_named_by_the_package(name):
+    """Pickles, reprs and help show ``rmsprop_graves.NAME``, never the private module."""
+    public = getattr(rmsprop_graves, name)
+    assert (public.__module__, public.__qualname__) == ("rmsprop_graves", name)
+    assert f"crmsprop_graves\n{name}\n".encode() in pickle.dumps(public, 2)
+    assert pickle.loads(pickle.dumps(public)) is public
+    if inspect.isclass(public):
+        assert repr(public) == f"<class 'rmsprop_graves.{name}'>"
+
+
+@pytest.mark.parametrize("name", rmsprop_graves.__all__)
+def test_source_of_a_public_object_is_its_own_or_none(name):
+    """inspect looks for a class in the file of the module that it names: it may find nothing, but no other lines."""
+    public = getattr(rmsprop_graves, name)
+    if inspect.isclass(public):
+        with pytest.raises(OSError, match=r"could not find class definition|source code not available"):
+            inspect.getsource(public)
+        public = public.update
+    assert inspect.getsource(public).lstrip().startswith(f"def {public.__name__}(")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.8 and 3.9 cannot evaluate int | None")
+@pytest.mark.parametrize("name", rmsprop_graves.__all__)
+def test_type_hints_of_a_public_object_can_be_evaluated(name):
+    """Those of a class are evaluated among the names of the module that it names."""
+    public = getattr(rmsprop_graves, name)
+    typing.get_type_hints(public)
+    if inspect.isclass(public):
+        for method in (public.__init__, public.update):
+            assert typing.get_type_hints(method)["return"] is type(None)
 
 
 def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests():

@@ -1,9 +1,9 @@
-"""A Chainer trainer that Ctrl-C stops between two steps and that goes on from there to the same bits.
+"""A Chainer trainer that Ctrl-C stops between two steps. A resumed run ends with the same bits.
 
-Chainer's snapshots hold the parameters, the optimizer, the schedules and the iterator's order, but no state of a
-random generator and no recurrent state. So a script draws no random number after its first step, or draws it
-from what a snapshot holds, and its updater saves what else runs on from step to step. Like Chainer, this is to be
-imported after rmsprop_graves.
+Chainer's snapshots hold the parameters, the optimizer, the schedules and the iterator's order, but neither the state
+of a random generator nor a recurrent state. So after its first step a script must derive random numbers from the
+contents of a snapshot, and its updater must save any other state that lasts from step to step. Like Chainer, this
+module must be imported after rmsprop_graves.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class InterruptibleTrainer(training.Trainer):
     """Trains for a number of epochs, with a snapshot after each and at Ctrl-C.
 
     Args:
-        updater: As for ``chainer.training.Trainer``.
-        epochs: When to stop, counted from the beginning of the first run.
+        updater: The updater, as for ``chainer.training.Trainer``.
+        epochs: The epoch after which training stops, counted from the start of the first run.
         out: The folder for snapshots, logs and plots.
-        settings: What a run must have in common with a snapshot to resume from it; anything that JSON can hold.
-        comm: ChainerMN's communicator, if several ranks train. The first saves for all, who may differ in nothing but
-            their data; all load from the folder.
+        settings: A run resumes only from a snapshot with equal settings; any values that JSON can hold.
+        comm: ChainerMN's communicator, if several ranks train. The first rank saves for all, so the ranks may differ
+            in their data only; every rank loads from the folder.
     """
 
     def __init__(self, updater, epochs, out, settings, comm=None):
@@ -44,10 +44,10 @@ class InterruptibleTrainer(training.Trainer):
     def run(self):
         """Trains to the end, or until Ctrl-C, which ends the process with status 130.
 
-        The first Ctrl-C lets the step that is under way finish, with all its hooks and extensions, and writes a
-        snapshot. The second stops at once. Ranks stop after the same step, whichever of them it comes to.
-        A snapshot gets its name only when it is whole. If there is no room for one, or no right to write it, the
-        process ends with status 1, and the ones before it stay.
+        After the first Ctrl-C the current step finishes with its hooks and extensions, and a snapshot is written. The
+        second Ctrl-C stops at once. All ranks stop after the same step, whichever of them gets the signal.
+        A snapshot gets its name only when it is complete. If it cannot be written, because the disk is full or
+        permission is missing, the process ends with status 1, and earlier snapshots stay.
         """
         stop = self.stop_trigger
 
@@ -55,7 +55,7 @@ class InterruptibleTrainer(training.Trainer):
             stop.now = True
             signal.signal(signum, signal.default_int_handler)
 
-        # Open MPI's mpiexec turns Ctrl-C into SIGTERM, and kills a quarter of a second later.
+        # Open MPI's mpiexec sends SIGTERM at Ctrl-C, and kills the ranks a quarter of a second later.
         signums = [signal.SIGTERM, signal.SIGINT] if self._comm else [signal.SIGINT]
         previous = {signum: signal.signal(signum, interrupt) for signum in signums}
         try:
@@ -65,7 +65,7 @@ class InterruptibleTrainer(training.Trainer):
             if self._is_first:
                 print(self._save_where_stopped(), file=sys.stderr, flush=True)
             if self._comm:
-                self._comm.mpi_comm.barrier()  # until that is done, for a rank that exits ends the others
+                self._comm.mpi_comm.barrier()  # wait until it is written: a rank that exits ends the others
         except KeyboardInterrupt:
             print("Stopped at once. To go on from the last whole snapshot, if there is one: --resume", file=sys.stderr)
         except OSError as error:
@@ -85,26 +85,26 @@ class InterruptibleTrainer(training.Trainer):
         return f"Stopped. To go on: --resume {self.newest_snapshot()}"
 
     def resume(self, path=None):
-        """Goes to where a snapshot was taken, by default the newest in the folder.
+        """Loads a snapshot, by default the newest in the folder.
 
         Raises:
-            ValueError: There is no such snapshot, or it is not one of a run with the same settings.
+            ValueError: There is no such snapshot, or its settings differ.
         """
         path = path or self.newest_snapshot()
         if path is None:
             raise ValueError(f"no snapshot in {self.out}")
         try:
             load_npz(path, self)
-        except Exception as error:  # a file may be broken in any way
+        except Exception as error:  # a damaged file may raise anything
             raise ValueError(f"cannot resume from {path}: {error}") from error
 
     def newest_snapshot(self):
-        """The path of the newest snapshot in the folder, or None."""
+        """Returns the path of the newest snapshot in the folder, or None."""
         paths = Path(self.out).glob("snapshot_iter_*")
         return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def serialize(self, serializer):
-        """Saves or loads all that Chainer's trainer does, and the settings, which must not differ."""
+        """Saves or loads everything that Chainer's trainer does, and the settings, which must be equal."""
         settings = json.loads(serializer("settings", json.dumps(self._settings)))
         if settings != self._settings:
             raise ValueError(f"it was made with {settings}, not {self._settings}")
@@ -113,7 +113,7 @@ class InterruptibleTrainer(training.Trainer):
 
 @contextlib.contextmanager
 def ranks_end_together():
-    """Under MPI, has a rank that ends with an error end the others, which would wait for it for ever."""
+    """Makes a rank that fails end the others under MPI, which would otherwise wait for it for ever."""
     try:
         yield
     except BaseException as error:
@@ -125,14 +125,14 @@ def ranks_end_together():
 
 
 class _Stop:
-    # Keeps nothing of its own, so a run may resume with more epochs, and is over at once with fewer.
+    # It has no state of its own, so a run may resume with more epochs. With fewer it ends at once.
     def __init__(self, epochs, comm):
         self.epochs = epochs
         self.comm = comm
         self.now = False
 
     def __call__(self, trainer):
-        # Ctrl-C may come to one rank alone, or to each in another step, and a rank that goes on alone waits for ever.
+        # Ctrl-C may reach only one rank, or each in a different step, and a rank that goes on alone waits for ever.
         now = self.comm.allreduce_obj(self.now) if self.comm else self.now
         return now or self.is_trained(trainer)
 
@@ -144,10 +144,10 @@ class _Stop:
 
 
 class PlotReport(extensions.PlotReport):
-    """Chainer's, which leaves out of snapshots what LogReport saves: its trigger and the means of the epoch so far."""
+    """Chainer's PlotReport, which also saves its trigger and the current epoch's means, as LogReport does."""
 
     def serialize(self, serializer):
-        """Saves or loads them, after the points plotted so far."""
+        """Saves or loads the plotted points, the trigger and the means."""
         super().serialize(serializer)
         self._trigger.serialize(serializer["_trigger"])
         self._summary.serialize(serializer["_summary"])

@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 
-# Arrays this small gain nothing from more threads, and this way the bits do not depend on the number of cores.
+# With one thread the bits do not depend on the number of cores. Arrays this small gain nothing from more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rmsprop_graves import RMSpropGraves  # isort: split
@@ -42,7 +42,7 @@ OPTIMIZERS = {
 
 
 def build_model():
-    """A classifier of images, shape (batch, 1, 8, 8), which also reports its loss and accuracy."""
+    """Returns a classifier of images of shape (batch, 1, 8, 8), which also reports its loss and accuracy."""
     return L.Classifier(
         chainer.Sequential(
             L.Convolution2D(1, 16, ksize=3, pad=1),
@@ -58,7 +58,7 @@ def build_model():
 
 
 def load_images(seed):
-    """The images with their digits, as one data set for training and one for the test."""
+    """Returns the images with their digits, as a dataset for training and one for the test."""
     x, t = load_digits(return_X_y=True)
     x = (x / 16).astype("f").reshape(-1, 1, 8, 8)
     images = chainer.datasets.TupleDataset(x, t.astype("i"))
@@ -66,12 +66,12 @@ def load_images(seed):
 
 
 def shuffle(order, position):
-    """The order of the next epoch, drawn from the last one: what a snapshot holds is all that it depends on."""
+    """Draws the order of the next epoch. It depends only on the last order, which a snapshot holds."""
     return numpy.random.RandomState(order).permutation(order)
 
 
 def main():
-    """Trains as the command line says."""
+    """Trains with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--communicator",
@@ -94,7 +94,7 @@ def main():
     parser.add_argument(
         "--resume", nargs="?", const="", metavar="SNAPSHOT", help="go on from there, or from the newest one in --out"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split and the weights (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and weights (default: %(default)s)")
     args = parser.parse_args()
     if args.epoch < 1:
         parser.error(f"--epoch must be at least 1, got {args.epoch}")
@@ -129,24 +129,24 @@ def main():
         print(f"Rank {comm.rank} of {comm.size}: {len(share):,} of {len(train):,} images", flush=True)
         train = share
         optimizer = chainermn.create_multi_node_optimizer(optimizer, comm)
-        optimizer.update()  # ChainerMN's first hands the parameters round and is no step
+        optimizer.update()  # the first update of ChainerMN only broadcasts the parameters
         settings["ranks"] = comm.size
 
-    # 16 images to a step, of each rank: the more ranks, the fewer and larger steps.
+    # Each rank takes 16 images per step: more ranks make fewer and larger steps.
     iterator = chainer.iterators.SerialIterator(train, 16, shuffle=None, order_sampler=shuffle)
     updater = updaters.StandardUpdater(iterator, optimizer, device=device)
     trainer = InterruptibleTrainer(updater, args.epoch, args.out, settings, comm)
 
-    # The test images are one batch, because Evaluator gives every batch the same weight, also a last smaller one.
+    # The test images are one batch, because Evaluator gives every batch the same weight, even a smaller last one.
     test_iterator = chainer.iterators.SerialIterator(test, len(test), repeat=False, shuffle=False)
     evaluator = extensions.Evaluator(test_iterator, model, device=device)
-    if comm:  # each rank on all of them, for in ChainerMN's mean a smaller share would have the same weight too
+    if comm:  # every rank takes all test images: ChainerMN's mean gives every rank the same weight
         evaluator = chainermn.create_multi_node_evaluator(evaluator, comm)
     trainer.extend(evaluator, name="test")
     trainer.extend(extensions.observe_lr())
     learning_rate = "alpha" if args.optimizer == "adam" else "lr"
     trainer.extend(extensions.ExponentialShift(learning_rate, 0.8), trigger=(1, "epoch"))
-    if is_first:  # its main/loss and main/accuracy are those of its own share
+    if is_first:  # its main/loss and main/accuracy are of its own share of the data
         trainer.extend(extensions.LogReport(filename="log.json"))
         columns = ["epoch", "lr", "main/loss", "main/accuracy", "test/main/accuracy"]
         trainer.extend(extensions.PrintReport(columns))

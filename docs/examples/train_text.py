@@ -4,9 +4,9 @@
     python train_text.py --resume               goes on after Ctrl-C, to the same bits
     python train_text.py --text novel.txt       reads a text of your own
 
-This is the setting of Graves's paper (arXiv 1308.0850) in small. The text is the Python reference that comes with
-every Python as the help on its topics; its last tenth is held out. The order-0 entropy that is printed beside
-the result is what a character costs if nothing but the frequency of each is known.
+This is a small version of the setting in Graves's paper (arXiv 1308.0850). The text is the Python reference, which
+every Python includes as help on its topics; the last tenth is held out. The order-0 entropy printed beside the result
+is the cost of a character if only the frequency of each one is known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import zlib
 from pathlib import Path
 from pydoc_data.topics import topics
 
-# Arrays this small gain nothing from more threads, and this way the bits do not depend on the number of cores.
+# With one thread the bits do not depend on the number of cores. Arrays this small gain nothing from more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rmsprop_graves import RMSpropGraves  # isort: split
@@ -32,12 +32,12 @@ import numpy
 from chainer.training import extensions, updaters
 from interruptible import InterruptibleTrainer
 
-STREAMS = 64  # places of the text that are read side by side
-STEPS = 32  # characters of each between two updates, through which the gradient flows back
+STREAMS = 64  # number of positions in the text that are read in parallel
+STEPS = 32  # characters of each stream between two updates, which the gradient flows back through
 
 
 class CharacterModel(chainer.Chain):
-    """Predicts the next character of each stream from all that it has read of it."""
+    """Predicts the next character of each stream from all earlier ones."""
 
     def __init__(self, n_characters, n_units):
         super().__init__()
@@ -51,7 +51,7 @@ class CharacterModel(chainer.Chain):
         return self.output(self.lstm(self.embed(x)))
 
     def forward(self, x, t):
-        """The mean cost of the characters t, each after its x, both of shape (steps, streams)."""
+        """Returns the mean cost of the characters t that follow x, both of shape (steps, streams)."""
         y = F.concat([self.read(step) for step in x], axis=0)
         loss = F.softmax_cross_entropy(y, t.ravel())
         chainer.report({"bits": loss.array / math.log(2)}, self)
@@ -59,11 +59,11 @@ class CharacterModel(chainer.Chain):
 
 
 class TruncatedUpdater(updaters.StandardUpdater):
-    """The LSTM's state runs on from window to window to the end of the epoch, the gradient to the window's start."""
+    """Updates window by window: the LSTM's state lasts for an epoch, but gradients stop at a window's start."""
 
     @property
     def lstm(self):
-        """The link whose state runs on."""
+        """The link whose state lasts for an epoch."""
         return self.get_optimizer("main").target.lstm
 
     def update_core(self):
@@ -75,7 +75,7 @@ class TruncatedUpdater(updaters.StandardUpdater):
         self.lstm.h.unchain()
 
     def serialize(self, serializer):
-        """Saves or loads the LSTM's state too, which Chainer takes for passing."""
+        """Also saves or loads the LSTM's state, which Chainer's snapshots leave out."""
         super().serialize(serializer)
         if isinstance(serializer, chainer.Deserializer):
             c, h = serializer("lstm/c", None), serializer("lstm/h", None)
@@ -87,21 +87,21 @@ class TruncatedUpdater(updaters.StandardUpdater):
 
 @chainer.dataset.converter()
 def send_window(batch, device):
-    """A batch is one window, for it holds all the streams."""
+    """Converts a batch, which is a single window of all streams."""
     return device.send(batch[0])
 
 
 def read_text(path):
-    """The file's text, or without a path that of Python's help on its topics."""
+    """Returns the text of a file, or of Python's help on its topics if there is no path."""
     if path is not None:
         return Path(path).read_text(encoding="utf-8")
-    # Each paragraph once: what stands under two topics could otherwise be both trained on and held out.
+    # Each paragraph once, because one under two topics could be in both the training and the held-out text.
     paragraphs = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).split("\n\n")
     return "\n\n".join(dict.fromkeys(paragraphs))
 
 
 def cut_windows(ids):
-    """The text as pairs (x, t) of shape (steps, streams), t one character ahead of x; a last piece is left out."""
+    """Cuts the text into pairs (x, t) of shape (steps, streams), where t follows x by a character; drops the rest."""
     n_windows = (len(ids) - 1) // (STREAMS * STEPS)
     x, t = (
         part[: n_windows * STREAMS * STEPS].reshape(STREAMS, n_windows, STEPS).transpose(1, 2, 0)
@@ -111,16 +111,16 @@ def cut_windows(ids):
 
 
 def order0_entropy(ids):
-    """Bits per character of a code that knows how often each character occurs, and nothing else."""
+    """Returns the bits per character of a code that uses only the frequency of each character."""
     p = numpy.unique(ids, return_counts=True)[1] / len(ids)
     return -(p * numpy.log2(p)).sum()
 
 
 def sample(model, alphabet, length, seed):
-    """Text that the model makes up, drawn a character at a time."""
+    """Samples text from the model, character by character."""
     random = numpy.random.RandomState(seed)
     model.lstm.reset_state()
-    ids = [0]  # the first of the alphabet, which in most texts is the end of a line
+    ids = [0]  # starts with the first of the alphabet, in most texts a newline
     with chainer.no_backprop_mode():
         while len(ids) <= length:
             x = model.device.send(numpy.array(ids[-1:], "i"))
@@ -130,7 +130,7 @@ def sample(model, alphabet, length, seed):
 
 
 def main():
-    """Trains as the command line says."""
+    """Trains with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="@numpy", help="Chainer device, such as @cupy:0 (default: %(default)s)")
     parser.add_argument("--epoch", type=int, default=6, help="epochs in all (default: %(default)s)")
@@ -138,7 +138,7 @@ def main():
     parser.add_argument(
         "--resume", nargs="?", const="", metavar="SNAPSHOT", help="go on from there, or from the newest one in --out"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the sample (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and sample (default: %(default)s)")
     parser.add_argument("--text", metavar="FILE", help="text in UTF-8 (default: the help on Python's topics)")
     parser.add_argument("--unit", type=int, default=128, help="LSTM units (default: %(default)s)")
     args = parser.parse_args()
@@ -176,7 +176,7 @@ def main():
     settings = {"seed": args.seed, "text": zlib.crc32(text.encode()), "unit": args.unit}
     trainer = InterruptibleTrainer(updater, args.epoch, args.out, settings)
 
-    reader = model.copy()  # the same parameters, an LSTM state of its own
+    reader = model.copy()  # the same parameters, but a separate LSTM state
     held_out_iterator = chainer.iterators.SerialIterator(cut_windows(held_out), 1, repeat=False, shuffle=False)
     evaluator = extensions.Evaluator(held_out_iterator, reader, converter=send_window, device=device)
     evaluator.eval_hook = lambda _: reader.lstm.reset_state()

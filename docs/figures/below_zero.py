@@ -1,6 +1,6 @@
-"""What n - g^2 below zero does, in Chainer's class and in this one: to one parameter, and to the training of a model.
+"""The effect of a negative n - g^2, in Chainer's class and in this one, on one parameter and on a model's training.
 
-It also prints when Chainer's class first gives a NaN, over gradients of many sizes.
+It also prints when Chainer's class first gives a NaN, for gradients of many sizes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLASSES = {
 
 
 def steady(make, gradient, steps):
-    """Steps parameters from 0 with the same gradient again and again.
+    """Steps parameters from 0 with a constant gradient.
 
     Returns:
         The computed n - g^2 and the parameters after each step, each an array with a row for each step.
@@ -45,12 +45,12 @@ def steady(make, gradient, steps):
 
 
 def draw_gradients(dtype, size, count=4096):
-    """Gradients between half a size and all of it."""
+    """Draws gradients between half a size and the full size."""
     return numpy.random.RandomState(0).uniform(size / 2, size, count).astype(dtype)
 
 
 def first_nan(params):
-    """The first step after which a parameter is NaN, or None; and the share of those that are at the end."""
+    """Returns the first step after which a parameter is NaN, or None, and the share of NaN parameters at the end."""
     is_nan = numpy.isnan(params)
     steps = numpy.flatnonzero(is_nan.any(axis=1))
     return (int(steps[0]) + 1 if len(steps) else None), float(is_nan[-1].mean())
@@ -60,7 +60,7 @@ SURVEY = {"float16": [0.01, 0.1, 1, 10], "float32": [8, 10, 100, 1000], "float64
 
 
 def survey(dtype, size, steps=1000):
-    """What 4096 steady gradients do at default settings.
+    """Measures the effects of 4096 constant gradients at default settings.
 
     Returns:
         The first step after which Chainer's class has a NaN, and the share of NaN at the end; the lowest n - g^2, in
@@ -81,13 +81,13 @@ def survey(dtype, size, steps=1000):
 
 
 def exact_variance(gradients, steps):
-    """n - g^2 of steady gradients from zero, after each step, in more than double precision where there is such."""
+    """Returns n - g^2 of constant gradients after each step, in extended precision if the platform has it."""
     kept = numpy.longdouble(RMSpropGraves().alpha) ** numpy.arange(1, steps + 1)[:, None]
     return gradients.astype("g") ** 2 * kept * (1 - kept)
 
 
 def draw_steady(first=180, last=330):
-    """One of 4096 parameters, the first that turns NaN in Chainer's class."""
+    """Draws the first of 4096 parameters that becomes NaN in Chainer's class."""
     gradients = draw_gradients("float32", 10)
     _, params = steady(CLASSES[style.CHAINER], gradients, last)
     when = numpy.isnan(params).argmax(axis=0)
@@ -150,7 +150,7 @@ def train(make, steps):
 
 
 def draw_training(steps=3000):
-    """The mean error over the steps, by both classes."""
+    """Draws the mean error over the steps for both classes."""
     figure, (panel,) = style.panels(1, 3.4)
     for name, make in CLASSES.items():
         errors = train(make, steps)

@@ -1,4 +1,4 @@
-"""Pictures of the last benchmark, of float32 alone and as wide as a phone. `make bench` measures, and draws more."""
+"""Pictures of the last benchmark in float32, as wide as a phone. `make bench` measures, and draws more pictures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "resu
 
 
 def read():
-    """What was measured, float32 alone."""
+    """Reads the measurements in float32."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    # The arrays of a yardstick are as large as the caches of a machine ask for: here of that which was measured.
+    # The arrays of the bandwidth test depend on the machine's caches, so take those of the measured machine.
     name = f"{triad.TRIAD}, 1 threads"
     seconds = [one for case in results["cases"] for one in case["seconds"][name]]
     moved = median(rate * one for rate, one in zip(results["bandwidth"][name], seconds))
@@ -29,7 +29,7 @@ def read():
 
 
 def draw_time(results):
-    """The benchmark's own picture of the time for each element, made narrow."""
+    """Draws the benchmark's picture of the time per element, but narrower."""
     figure = pictures.time_per_element(results)
     figure.set_size_inches(style.WIDTH, 5)
     (axes,) = figure.axes
@@ -41,7 +41,7 @@ def draw_time(results):
 
 
 def shares_of_the_floor(results, library):
-    """Of each model, in percent and as the median over the rounds, how near a library comes to the floor."""
+    """Returns, for each model, the floor in percent of a library's time, as the median over the rounds."""
     shares = []
     for case in results["cases"]:
         name = report.better_torch(case) if library == "torch" else library
@@ -50,7 +50,7 @@ def shares_of_the_floor(results, library):
 
 
 def draw_floor(results):
-    """How near each library comes to the floor, model by model."""
+    """Draws how close each library comes to the floor for each model."""
     figure, (panel,) = style.panels(1, 5)
     names = [pictures.SHORT[case["model"]] for case in results["cases"]]
     for library, (color, marker) in pictures.STYLES.items():

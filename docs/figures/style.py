@@ -1,6 +1,6 @@
-"""What the figures have in common: colours that the colour-blind can tell apart, and letters to be read on a phone.
+"""The common style of the figures: colours for colour-blind readers, and letters that are legible on a phone.
 
-Every figure is 4.5 inches wide. On a phone of 390 pixels, where a page shows it 358 wide, its letters are of 9 points.
+Every figure is 4.5 inches wide. A phone of 390 pixels shows it 358 pixels wide, with letters of 9 points.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 WIDTH = 4.5
 
-# Okabe and Ito's.
+# The palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, RED, PINK, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
 OURS, CHAINER = "RMSpropGraves", "Chainer's RMSpropGraves"
 COLORS = {OURS: BLUE, CHAINER: ORANGE, "Adam": GREEN, "SGD": RED, "MomentumSGD": RED, "RMSprop": PINK}
@@ -41,13 +41,13 @@ plt.rcParams.update(
 
 
 def panels(rows, height, **options):
-    """A figure of a column of panels, as high as given in inches, and the panels."""
+    """Returns a figure with a column of panels, and the panels. The heights are in inches."""
     figure, axes = plt.subplots(rows, 1, figsize=(WIDTH, height), squeeze=False, layout="constrained", **options)
     return figure, list(axes[:, 0])
 
 
 def save(figure, name):
-    """Writes a figure to docs/images, in 256 colours, and says so."""
+    """Writes a figure to docs/images in 256 colours, and prints its path."""
     drawn = io.BytesIO()
     figure.savefig(drawn)
     plt.close(figure)

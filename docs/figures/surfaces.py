@@ -1,7 +1,7 @@
-"""Paths on two surfaces: of this package's class and Chainer's RMSprop, MomentumSGD and Adam, each at its best rate.
+"""Paths of this package's class and Chainer's RMSprop, MomentumSGD and Adam on two surfaces, each at its best rate.
 
-The best is that whose highest value in the last tenth of the steps is lowest: the last value alone would be a matter
-of luck where a path swings about the minimum.
+The best rate has the lowest maximum over the last tenth of the steps. The last value alone would be a matter of luck
+for a path that oscillates about the minimum.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ class Surface:
     """A function of two numbers that Chainer differentiates.
 
     Args:
-        name: What it is called.
-        value: Computes it from two variables or arrays.
-        start: Where paths begin.
-        end: Its minimum, where it is 0.
-        steps: How many a path has.
+        name: The title.
+        value: A function of two variables or arrays.
+        start: The first point of every path.
+        end: The minimum, where the value is 0.
+        steps: The number of steps of a path.
         window: Left, right, bottom and top of the picture.
     """
 
     def __init__(self, name, value, start, end, steps, window):
-        """Only keeps them."""
+        """Keeps the arguments."""
         self.name, self.value, self.start, self.end = name, value, start, end
         self.steps, self.window = steps, window
 
 
 def quadratic(x, y):
-    """Of condition number 100, its axes turned by 30 degrees."""
+    """A quadratic function of condition number 100, with axes turned by 30 degrees."""
     cos, sin = math.cos(math.pi / 6), math.sin(math.pi / 6)
     return ((cos * x + sin * y) ** 2 + 100 * (cos * y - sin * x) ** 2) / 2
 
 
 def rosenbrock(x, y):
-    """The banana-shaped valley."""
+    """Rosenbrock's function, a banana-shaped valley."""
     return (1 - x) ** 2 + 100 * (y - x**2) ** 2
 
 
@@ -60,7 +60,7 @@ SURFACES = {
 
 
 def path(make, rate, surface):
-    """Where an optimizer has been, in float64, and the values there; not finite where it has left for good."""
+    """Returns the points of an optimizer in float64 and the values there, which are not finite after divergence."""
     point = chainer.Link()
     with point.init_scope():
         point.x, point.y = (chainer.Parameter(numpy.array(at)) for at in surface.start)
@@ -75,20 +75,20 @@ def path(make, rate, surface):
 
 
 def best_path(make, surface):
-    """The best rate, the points and the values."""
+    """Returns the best rate with its points and values."""
     paths = {rate: path(make, rate, surface) for rate in RATES}
     rate = min(RATES, key=lambda rate: last_of(paths[rate][1]))
     return rate, *paths[rate]
 
 
 def last_of(values):
-    """The highest value in the last tenth; infinite where one is not finite."""
+    """Returns the highest of the last tenth of the values, or infinity if one of them is not finite."""
     highest = values[-(len(values) // 10) :].max()
     return highest if numpy.isfinite(highest) else math.inf
 
 
 def draw(surface):
-    """A panel for each optimizer's path, and one for all their values."""
+    """Draws a panel for each optimizer's path, and one panel for all values."""
     figure = style.plt.figure(figsize=(style.WIDTH, 6.6), layout="constrained")
     axes = figure.subplot_mosaic(
         [list(CLASSES)[:2], list(CLASSES)[2:], ["value", "value"]], height_ratios=[1, 1, 1.15]

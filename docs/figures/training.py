@@ -1,7 +1,7 @@
-"""Training curves of both examples: this package's class, Chainer's, Adam and SGD, each at its best of some rates.
+"""Training curves of both examples: this package's class, Chainer's, Adam and SGD, each at the best of several rates.
 
-Every run is of the example's own model, data and schedule, from the same weights. Those of one example go on side by
-side, one to a core.
+Every run has the example's own model, data and schedule, and the same initial weights. The runs of one example are
+parallel, one on each core.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-# The bits then do not depend on the number of cores.
+# With one thread the bits do not depend on the number of cores.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
 
@@ -38,7 +38,7 @@ TEXT_RATES = {style.OURS: [1e-2, 3e-2, 1e-1], "Adam": [1e-2, 3e-2, 1e-1], "SGD":
 
 
 def train_on_digits(optimizer, rate, epochs=15):
-    """Trains the network of digits; what the log has of each epoch, and a hash of the weights at the end."""
+    """Trains the network for digits; returns the log's entry for each epoch, and a hash of the final weights."""
     numpy.random.seed(0)
     train, test = train_digits.load_images(0)
     model = train_digits.build_model()
@@ -49,7 +49,7 @@ def train_on_digits(optimizer, rate, epochs=15):
 
 
 def train_on_text(optimizer, rate, epochs=6, text=None):
-    """The same for the character model, with four entries an epoch in the log."""
+    """Trains the character model; returns the log with four entries per epoch, and a hash of the final weights."""
     numpy.random.seed(0)
     alphabet, ids = numpy.unique(list(text or train_text.read_text(None)), return_inverse=True)
     ids = ids.astype("i")
@@ -72,7 +72,7 @@ def _run(updater, evaluator, factor, epochs, every):
     optimizer = updater.get_optimizer("main")
     trainer = chainer.training.Trainer(updater, (epochs, "epoch"))
     trainer.extend(evaluator, name="held-out", trigger=(every, "epoch"))
-    # What Chainer calls the learning rate of Adam.
+    # Chainer's name for the learning rate of Adam.
     rate = "alpha" if isinstance(optimizer, chainer.optimizers.Adam) else "lr"
     trainer.extend(extensions.ExponentialShift(rate, factor), trigger=(1, "epoch"))
     log = extensions.LogReport(trigger=(every, "epoch"), filename=None)
@@ -86,12 +86,12 @@ def race(train, rates, loss):
     """Trains with every optimizer at every rate.
 
     Args:
-        train: Given the name of an optimizer and a rate, returns a log and a hash.
-        rates: Those of each optimizer. Chainer's class is to have the best rate of ours.
-        loss: What the log calls the loss that decides which rate is the best, by its value at the end.
+        train: A function of an optimizer's name and a rate, which returns a log and a hash.
+        rates: The rates of each optimizer. Chainer's class gets the best rate of this package's class.
+        loss: The log's name of the loss whose final value decides which rate is best.
 
     Returns:
-        What `train` returned by optimizer and rate, and the best rate of each optimizer.
+        The results of `train` by optimizer and rate, and the best rate of each optimizer.
     """
     cases = [(name, rate) for name in rates for rate in rates[name]]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
@@ -113,7 +113,7 @@ def _last(run, key):
 
 
 def draw(runs, best, quantities):
-    """A panel for each quantity, computed from an entry of the log, below its label and limits."""
+    """Draws a panel for each quantity, which has a label, limits, and a function of a log entry."""
     figure, panels = style.panels(len(quantities), 2.5 * len(quantities) + 1.5, sharex=True)
     for panel, (label, (compute, limits)) in zip(panels, quantities.items()):
         for (name, rate), (log, _) in sorted(runs.items(), key=lambda run: list(CLASSES).index(run[0][0])):

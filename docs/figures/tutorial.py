@@ -1,4 +1,4 @@
-"""The pictures of the tutorial, made by typing what it says to type after a run of the whole example."""
+"""The pictures of the tutorial, made by running the whole example and then the tutorial's own code."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DOCS = Path(__file__).resolve().parents[1]
 
 
 def main():
-    """Runs the example, and then every line of the tutorial's Python prompts in its folder."""
-    # The bits then do not depend on the number of cores.
+    """Runs the example, and then every line at the tutorial's Python prompts in the example's folder."""
+    # With one thread the bits do not depend on the number of cores.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
     prompts = doctest.DocTestParser().get_examples((DOCS / "tutorial.md").read_text(encoding="utf-8"))
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         subprocess.run([sys.executable, DOCS / "examples" / "train_text.py"], check=True)
-        matplotlib.rcdefaults()  # what a reader has
+        matplotlib.rcdefaults()  # a reader has this folder too
         names = {}
         for prompt in prompts:
             exec(compile(prompt.source, "tutorial.md", "single"), names)

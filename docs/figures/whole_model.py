@@ -1,4 +1,4 @@
-"""How the step of a whole model goes: what the plan holds after an update, and the spans that were walked."""
+"""The step of a whole model: the contents of the plan after an update, and the spans that each thread took."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def observe(n_characters=96, n_units=280):
     """Updates the model of the text example twice, with a hook on the rule of one parameter.
 
     Returns:
-        Of each parameter its path, its shape and, unless it takes Chainer's path, where in the table its elements
-        begin and end; and the spans of elements that threads took in the second update, in order.
+        For each parameter the path, the shape and the range of its elements in the table (unless it takes Chainer's
+        path); and the spans of elements that threads took in the second update, in order.
     """
     kernels.use_on_cpu("numba")
     model = train_text.CharacterModel(n_characters, n_units)
@@ -58,7 +58,7 @@ def observe(n_characters=96, n_units=280):
 
 
 def draw(rows, spans):
-    """The parameters and what the plan keeps of each, and below them all elements in a row, divided into spans."""
+    """Draws the parameters with their entries in the plan, and below them the spans of all elements in a row."""
     figure, (panel,) = style.panels(1, 5.8)
     height = len(rows) + 6.2
     panel.set(xlim=(0, 45), ylim=(height, -1.6))

@@ -1,1 +1,1 @@
-"""Chainer 7 on Pythons and NumPys that it never knew: knows nothing of the optimizer."""
+"""Chainer 7 on newer versions of Python and NumPy than it supports. Nothing here depends on the optimizer."""

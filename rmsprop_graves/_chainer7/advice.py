@@ -1,7 +1,7 @@
-"""What to write in place of old names and habits that raise an exception today.
+"""Advice for old programs: the replacement for a name or habit that raises an exception today.
 
-``ADVICE`` is data: the launcher prints a line from it after the traceback of a program, and ``docs/old_scripts.py``
-makes a table in the documentation from it. Wrong advice is worse than none, so each entry is as narrow as it can be.
+``ADVICE`` is data. The launcher prints one line of it after a program's traceback, and ``docs/old_scripts.py`` writes
+it into the documentation as a table. Wrong advice is worse than none, so each entry matches as narrowly as possible.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _Errors = Union[Type[BaseException], Tuple[Type[BaseException], ...]]
 
 
 class Advice(NamedTuple):
-    """One name or habit, and the exception that it raises today."""
+    """One old name or habit, the exception that it raises today, and the replacement."""
 
-    old: str  # what the program does, in Markdown
-    since: str  # the first version that raises the exception; "" where it does not depend on one
-    instead: str  # what to do, in Markdown
+    old: str  # the name or habit, in Markdown
+    since: str  # the first version that raises the exception; "" if every version does
+    instead: str  # the instruction to the user, in Markdown
     error: _Errors  # the type of the exception
-    message: str  # a regular expression for the beginning of its message, with a line for that of its cause
-    by: str = ""  # the package whose code raises it
-    code: str = ""  # a regular expression that the program's line contains
-    of: str = ""  # a package: the line calls this function of it, or reads this attribute of an object of it
-    through: str = ""  # a module that the traceback passes through
-    name: str = ""  # the name, where the advice is about one of a module
-    alias: str = ""  # what this name can be set to
+    message: str  # a regular expression, matched from the start of the message; the cause's message is its second line
+    by: str = ""  # the package whose code raises the exception
+    code: str = ""  # a regular expression to be found in the failing line of the program
+    of: str = ""  # the package that defines the called function, or the class of the object without the attribute
+    through: str = ""  # a module that has to be in the traceback
+    name: str = ""  # the dotted name that was removed from a module
+    alias: str = ""  # the object that a program may assign to this name
 
 
 def _removed(module: str, since: str, names: dict[str, str]) -> list[Advice]:
-    """Names that a module had, and what takes the place of each, or in words what to do."""
+    """Advice for names that were removed from a module. `names` has a replacement or an instruction for each."""
     return [_removed_name(module, since, name, new) for name, new in names.items()]
 
 
@@ -56,7 +56,7 @@ def _removed_name(module: str, since: str, name: str, new: str) -> Advice:
 
 
 def _missing(since: str, modules: dict[str, str]) -> list[Advice]:
-    """Modules that are not there any more, and what to do."""
+    """Advice for modules that no longer exist. `modules` has an instruction for each."""
     return [
         Advice(f"`import {name}`", since, new, ModuleNotFoundError, rf"No module named '{re.escape(name)}'$")
         for name, new in modules.items()
@@ -64,7 +64,7 @@ def _missing(since: str, modules: dict[str, str]) -> list[Advice]:
 
 
 def _argument(function: str, name: str, since: str, instead: str, of: str) -> Advice:
-    """A keyword argument that functions of a package do not take any more."""
+    """Advice for a keyword argument that a package's function no longer takes."""
     return Advice(
         f"`{name}=` of {function}",
         since,
@@ -76,14 +76,14 @@ def _argument(function: str, name: str, since: str, instead: str, of: str) -> Ad
 
 
 def _method(kind: str, name: str, since: str, instead: str, of: str) -> Advice:
-    """A method or attribute that objects of a package do not have any more."""
+    """Advice for a method or attribute that a package's objects no longer have."""
     old = f"`{kind}.{name}`" if kind.islower() else f"`{name}` of {kind}"
     message = rf"'[\w.]+' object has no attribute '{name}'|`{name}` was removed from the ndarray class in NumPy 2\.0"
     return Advice(old, since, instead, AttributeError, message, of=of)
 
 
 def _option(name: str, function: str, instead: str) -> Advice:
-    """A keyword argument of Chainer 1 that `chainer.using_config` took the place of, which Chainer's message says."""
+    """Advice for a keyword argument of Chainer 1 for which Chainer's message recommends `chainer.using_config`."""
     return Advice(
         f"`{name}=` of {function}",
         "Chainer 2",
@@ -317,7 +317,7 @@ ADVICE: tuple[Advice, ...] = (
     Advice(
         "`chainer.cuda.init()`",
         "Chainer 2",
-        "leave it out, for CuPy starts by itself",
+        "leave it out: CuPy initializes itself",
         AttributeError,
         r"module 'chainer\.backends\.cuda' has no attribute 'init'",
     ),
@@ -569,9 +569,9 @@ ADVICE: tuple[Advice, ...] = (
 
 
 def print_for(error: BaseException) -> None:
-    """Prints the advice for an exception that ended a program, if there is any."""
+    """Prints the advice for the exception that ended a program, if there is any."""
     line = None
-    # Objects of the program are looked at here, and whatever they raise, it ends as it did.
+    # Reading attributes of the program's objects may raise anything, which must not replace the program's own error.
     with contextlib.suppress(Exception):
         line = find(error)
     if line:
@@ -579,7 +579,7 @@ def print_for(error: BaseException) -> None:
 
 
 def find(error: BaseException) -> str | None:
-    """The advice for an exception, as a line of plain text."""
+    """Returns the advice for an exception as one line of plain text, or None."""
     message = f"{error}\n{error.__cause__}" if error.__cause__ else str(error)
     for advice in ADVICE:
         if isinstance(error, advice.error) and re.match(advice.message, message):
@@ -598,7 +598,7 @@ def _line(advice: Advice, error: BaseException) -> str | None:
         return line if is_through else None
     if advice.by and _package(frames[-1][0]) != advice.by:
         return None
-    # The innermost frame outside of what raises the exception is the code that has the old name or habit.
+    # The old name or habit is in the innermost frame outside the packages that raise the exception.
     passed = ("", advice.by, advice.of, advice.name.partition(".")[0])
     frame, number, package = next(
         (frame, number, package)
@@ -624,9 +624,9 @@ _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 def _package(frame: FrameType) -> str | None:
-    """The installed package that a frame's code is from, "" for Python's own, and None for the program's."""
+    """Returns the installed package that a frame's code belongs to, "" for Python's own, None for the program's."""
     file = frame.f_code.co_filename
-    if file.endswith(".pyx"):  # Cython's, relative to nothing that is here
+    if file.endswith(".pyx"):  # Cython's path, relative to the folder that it was built in
         file = frame.f_globals.get("__file__", file)
     installed = re.split(r"[/\\](?:site|dist)-packages[/\\]", file)
     if len(installed) > 1:
@@ -635,7 +635,7 @@ def _package(frame: FrameType) -> str | None:
 
 
 def _is_of(package: str, error: BaseException, code: str, frame: FrameType) -> bool:
-    """Whether the function that an exception's message names, or the object without the attribute, is of a package."""
+    """Whether a package defines the function in the exception's message, or the class without the attribute."""
     if "was removed from the ndarray class" in str(error):
         return package == "numpy"
     call = re.match(r"(?:.*?(\w+)\.)?(\w+)\(\)", str(error))
@@ -656,7 +656,7 @@ def _is_of(package: str, error: BaseException, code: str, frame: FrameType) -> b
 
 
 def _objects(after: str, code: str, frame: FrameType) -> list[Any]:
-    """What the dotted names in a line stand for that come before a regular expression."""
+    """Returns the objects that dotted names in a line refer to, for names followed by the expression `after`."""
     objects = []
     for path in re.findall(rf"([A-Za-z_]\w*(?:\.\w+)*?){after}", code):
         first, *rest = path.split(".")

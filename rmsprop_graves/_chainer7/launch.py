@@ -1,4 +1,4 @@
-"""Runs a program as python runs it, in a process where `python -m rmsprop_graves` or something else runs already."""
+"""Runs a program as python would, in a process that already runs `python -m rmsprop_graves` or, say, IPython."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IS_SAFE_PATH = getattr(sys.flags, "safe_path", sys.flags.isolated)
 
 
 def run(arguments: list[str]) -> None:
-    """Runs what `python arguments` runs. The arguments name a program; `sys.path` is that of `python -m`."""
+    """Runs the program that `python ARGUMENTS` would run. `sys.path` must be as `python -m` sets it."""
     first = arguments[0] if arguments else ""
     if first[:2] in ("-c", "-m"):
         attached = [first[2:]] if first[2:] else []
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
 
 def _run_module(name: str, arguments: list[str]) -> None:
     sys.argv = ["-m", *arguments]
-    # What python itself calls for -m, a folder and a zip file. It reports what it cannot find.
+    # Python itself calls this function for -m, a folder and a zip file; it reports a module that it cannot find.
     _run_as_main(runpy._run_module_as_main, name)  # type: ignore[attr-defined]
 
 
@@ -78,14 +78,14 @@ def _run_file(path: str, argv: list[str]) -> None:
 
 
 def _absolute(path: str) -> str:
-    """The path as python writes it into `__file__`: absolute since Python 3.9, and as it was given for the rest."""
+    """Returns the path that python stores in `__file__`: absolute since Python 3.9, before that as it was given."""
     if sys.version_info < (3, 9) or os.path.isabs(path):
         return path
     return os.path.abspath(path) if os.name == "nt" else os.path.join(os.getcwd(), path)
 
 
 def _head_path(folder: str) -> None:
-    # In place of what `python -m` put there.
+    # Replaces the entry that `python -m` put there.
     if not _IS_SAFE_PATH:
         sys.path[0] = folder
 
@@ -95,8 +95,8 @@ def _run_as_main(execute: Callable[..., Any], *arguments: Any) -> None:
     vars(main).update(__builtins__=builtins, __loader__=BuiltinImporter)
     if sys.version_info < (3, 14):
         vars(main).update(__annotations__={})
-    # Kept in sys.modules after the code has ended: threads, atexit handlers and pickle look there.
-    # `__mp_main__` is multiprocessing's alias, under which a child's objects come back.
+    # It stays in sys.modules after the code has ended, because threads, atexit handlers and pickle look there.
+    # `__mp_main__` is multiprocessing's alias; pickles from a child process use it.
     sys.modules["__main__"] = main
     if "__mp_main__" in sys.modules:
         sys.modules["__mp_main__"] = main
@@ -107,7 +107,7 @@ def _execute_string(source: str) -> None:
     if sys.version_info >= (3, 14):
         source = textwrap.dedent(source)
     compiled = compile(source, "<string>", "exec", dont_inherit=True)
-    # So that tracebacks show its lines.
+    # Tracebacks then show its lines.
     if sys.version_info >= (3, 13):
         key = compiled if sys.version_info >= (3, 14) else "<string>"
         linecache._register_code(key, source, "<string>")
@@ -134,7 +134,7 @@ def _bytecode(content: bytes) -> CodeType:
 
 
 def _forget_file() -> None:
-    """Removes what python removes when a script has ended or its traceback is printed."""
+    """Removes the attributes that python removes when a script has ended or its traceback is printed."""
     main = sys.modules.get("__main__")
     if main is not None and getattr(main, "__spec__", None) is None:
         vars(main).pop("__file__", None)
@@ -142,16 +142,16 @@ def _forget_file() -> None:
 
 
 def _interact() -> None:
-    import code  # here, because a program's folder may have a module of this name
+    import code  # at the top it would hide a program's own module of this name
 
-    # site's, which sets up completion and history.
+    # `site` defines this hook, which sets up completion and history.
     getattr(sys, "__interactivehook__", lambda: None)()
     code.interact(local=vars(sys.modules["__main__"]), exitmsg="")
 
 
 @contextlib.contextmanager
 def own_process() -> Iterator[None]:
-    """For a process that is the program's alone: its exception is reported as by python, and then with advice."""
+    """Context of a process that runs nothing but the program: python reports its exception, and advice follows."""
     try:
         yield
     except SystemExit:
@@ -172,14 +172,17 @@ def own_process() -> Iterator[None]:
             _forget_file()
             advice.print_for(error)
 
-        # The interpreter calls it when the launcher has ended.
+        # The interpreter calls this hook after the launcher has ended.
         sys.excepthook = report
         raise
 
 
 @contextlib.contextmanager
 def borrowed_process() -> Iterator[None]:
-    """For a process that goes on after the program, such as IPython's: what the program finds changed is put back."""
+    """Context of a process that outlives the program, such as IPython's.
+
+    At the end it restores sys.argv, sys.path, the main module and the environment variables of the launcher.
+    """
     argv, path, entries = sys.argv, sys.path, sys.path[:]
     environment = {name: os.environ.get(name) for name in ("PYTHONPATH", LAUNCHED_BY)}
     modules = {name: sys.modules[name] for name in ("__main__", "__mp_main__") if name in sys.modules}

@@ -1,7 +1,7 @@
 """Imports Chainer's own modules with the repairs that today's Python and NumPy need.
 
-Chainer 7.8.1 is the last release. The modules named in `repairs`, and no others, are compiled from their installed
-source with a few expressions replaced. Lines keep their numbers, so tracebacks and `inspect.getsource` stay right.
+Chainer 7.8.1 is the last release. Only the modules in `repairs` are compiled with a few expressions of their installed
+source replaced. Line numbers stay the same, so tracebacks and `inspect.getsource` are right.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _INSTALL_COMMAND = (
 
 
 class _RepairingLoader(SourceFileLoader):
-    """Compiles the repaired source, and keeps its bytecode beside Chainer's own under another name."""
+    """Compiles the repaired source, and caches its bytecode beside Chainer's own under another name."""
 
     def exec_module(self, module: ModuleType) -> None:
         from rmsprop_graves._chainer7 import numpy1, workers
 
-        # What the repairs call.
+        # Replacements call functions of these modules.
         module.__dict__.update(_numpy1=numpy1, _workers=workers)
         super().exec_module(module)
 
@@ -44,7 +44,7 @@ class _RepairingLoader(SourceFileLoader):
         super().set_data(self._own(path), data, **options)
 
     def _own(self, path: str) -> str:
-        # The bytecode cached under the usual name is that of the unrepaired source.
+        # The usual name is for the bytecode of the unrepaired source.
         if not path.endswith(".pyc"):
             return path
         repairs = importlib.util.source_hash(repr(repairs_of(self.name)).encode()).hex()
@@ -58,7 +58,7 @@ class _Finder(MetaPathFinder):
         repairs, call = repairs_of(fullname), _calls.get(fullname)
         if not (repairs or call):
             return None
-        # Whoever else finds it, such as the finder of an editable installation.
+        # Any finder may know the module, for example that of an editable installation.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is None or spec.loader is None:
@@ -91,20 +91,20 @@ _calls: dict[str, Callable[[], None]] = {}
 
 
 def make_importable() -> None:
-    """Lets `import chainer` and `import chainermn` work from here on, also where one has failed before.
+    """Makes `import chainer` and `import chainermn` work from now on, even after one has failed.
 
     Raises:
         ImportError: Chainer is not installed.
     """
     for package in ("chainer", "chainermn"):
         if package not in sys.modules:
-            # What a failed import leaves behind would be taken for whole by the next one.
+            # A failed import leaves submodules behind, which the next import would take for complete.
             for name in [name for name in sys.modules if name.startswith(package + ".")]:
                 del sys.modules[name]
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     spec = importlib.util.find_spec("chainer")
-    # A folder of that name that merely lies about is found as a package without an origin.
+    # Any folder named chainer on the path is a namespace package, which has no origin.
     if spec is None or spec.origin is None:
         raise ImportError(
             f"rmsprop_graves needs Chainer 7, which is not installed. To install it:\n  {_INSTALL_COMMAND}"
@@ -112,7 +112,7 @@ def make_importable() -> None:
 
 
 def when_imported(name: str, call: Callable[[], None]) -> None:
-    """Calls `call` now if the module of that name is there, and whenever it is imported from now on."""
+    """Calls `call` at once if the module has been imported, and after every later import of it."""
     _calls[name] = call
     if name in sys.modules:
         call()

@@ -1,9 +1,9 @@
 """NumPy 1's type promotion on NumPy 2, which changed it (NEP 50).
 
-On NumPy 1 any scalar beside an array was weak: it took the array's dtype. Between scalars, which includes arrays of
-no dimensions, a Python number was strong: it counted as int64 or float64 and widened a float16. On NumPy 2 only
-Python numbers are weak, and they are so beside scalars too. On NumPy 1, and for arrays of other libraries, each
-function here is the plain operation.
+On NumPy 1 a scalar beside an array was weak: it took the array's dtype, unless it was of a higher kind (such as a
+float beside integers) or did not fit. Between scalars, zero-dimensional arrays included, a Python number was strong:
+it counted as int64 or float64 and widened a float16. On NumPy 2 only Python numbers are weak, and beside scalars too.
+On NumPy 1, and for arrays of other libraries, each function here is the plain operation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def divide(a: Any, b: Any) -> Any:
 
 
 def beside(value: Any, array: Any) -> Any:
-    """The scalar or Python number, in the dtype that it has in an operation with the array."""
+    """Returns the scalar or Python number in the dtype that NumPy 1 gave it in an operation with the array."""
     is_python = type(value) in (bool, int, float, complex)  # numpy.float64 is a subclass of float
     if _IS_NUMPY_1 or not (is_python or _is_scalar(value)) or not isinstance(array, (numpy.ndarray, numpy.generic)):
         return value
@@ -55,24 +55,24 @@ def beside(value: Any, array: Any) -> Any:
 
 
 def beside_each_other(a: Any, b: Any) -> tuple[Any, Any]:
-    """The two operands of ``operation(*beside_each_other(a, b))``, each in the dtype that it has beside the other."""
+    """Returns both operands of ``operation(*beside_each_other(a, b))`` in the dtypes that NumPy 1 gave them."""
     return beside(a, b), beside(b, a)
 
 
 def number(value: Any) -> Any:
-    """The Python number of a NumPy scalar that is kept for use beside arrays; any other value unchanged."""
+    """Returns a NumPy scalar as a Python number, which is weak beside arrays, and any other value unchanged."""
     return value.item() if not _IS_NUMPY_1 and _is_scalar(value) else value
 
 
 def cast(value: Any, dtype: Any) -> Any:
-    """``dtype.type(value)``; an integer that does not fit wraps around."""
+    """``dtype.type(value)``; an integer that is out of range wraps around."""
     return numpy.asarray(value).astype(dtype)[()]
 
 
 def update_core_cpu(rule: Any, param: Any) -> None:
     """Calls ``rule.update_core_cpu(param)`` with hyperparameters promoted as NumPy 1 promoted them.
 
-    Only Chainer's own rules get other hyperparameters than they have, and only where that makes a difference.
+    Only Chainer's own rules get promoted hyperparameters, and only if some value has to change.
     """
     array, hyperparam = param.array, rule.hyperparam
     is_chainers = type(rule).update_core_cpu.__module__.startswith("chainer.")
@@ -87,7 +87,7 @@ def update_core_cpu(rule: Any, param: Any) -> None:
 
 
 def _promoted(values: dict[str, Any], ndim: int) -> dict[str, Any]:
-    """The values that are to be replaced: beside arrays by weak floats, beside scalars by strong ones."""
+    """Returns the values to replace: weak Python floats beside arrays, strong float64 scalars beside scalars."""
     if ndim:
         return {name: float(value) for name, value in values.items() if _is_scalar(value) and value.dtype.kind == "f"}
     return {

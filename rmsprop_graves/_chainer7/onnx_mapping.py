@@ -1,4 +1,4 @@
-"""The two tables of ``onnx.mapping`` that onnx_chainer uses; ONNX has functions in their place."""
+"""The two tables of ``onnx.mapping`` that onnx_chainer uses; ONNX 1.19 replaced them by functions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The little of setuptools' pkg_resources that Chainer uses, on importlib.metadata.
+"""The part of setuptools' pkg_resources that Chainer uses, implemented with importlib.metadata.
 
-Chainer asks which CuPy is installed when it is imported, and `chainer.testing` which of a test's
-requirements are there. Nothing outside Chainer's own modules sees this one.
+When Chainer is imported it asks for the version of CuPy, and `chainer.testing` asks whether a test's requirements are
+met. Only Chainer's own modules import this stand-in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ class VersionConflict(ResolutionError):  # noqa: N818
 
 
 def get_distribution(name: str) -> metadata.Distribution:
-    """The installed distribution of that name."""
+    """Returns an installed distribution.
+
+    Raises:
+        DistributionNotFound: It is not installed.
+    """
     try:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -32,11 +36,11 @@ def get_distribution(name: str) -> metadata.Distribution:
 
 
 def require(*requirements: str) -> list[metadata.Distribution]:
-    """The distributions that meet requirements such as ``'cupy>=7.7.0,<8.0.0'``.
+    """Returns the distributions that meet requirements such as ``'cupy>=7.7.0,<8.0.0'``.
 
     Raises:
-        DistributionNotFound: One is not installed.
-        VersionConflict: One is installed in another version.
+        DistributionNotFound: A distribution is not installed.
+        VersionConflict: The installed version does not meet a requirement.
     """
     found = []
     for requirement in map(Requirement, requirements):
@@ -51,5 +55,5 @@ class WorkingSet:
     """The installed distributions."""
 
     def require(self, *requirements: str) -> list[metadata.Distribution]:
-        """As the function of that name."""
+        """Calls the function :func:`require`."""
         return require(*requirements)

@@ -1,8 +1,8 @@
 """Prepares child processes before they unpickle objects of Chainer.
 
-A forked child inherits everything. A child that multiprocessing's spawn or forkserver or joblib's loky starts first
-unpickles a dictionary from its parent: this module adds an entry that imports the package there. An interpreter that
-is started by a command, as `subprocess` does, unpickles nothing: the launcher puts a `sitecustomize` on its path.
+A forked child inherits everything. A child of multiprocessing's spawn or forkserver, or of joblib's loky, begins by
+unpickling a dictionary from its parent; this module adds an entry that imports the package. An interpreter that a
+command starts, for example by `subprocess`, unpickles nothing; the launcher puts a `sitecustomize` on its path.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 from rmsprop_graves._chainer7.loader import when_imported
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
-# Where this package was found.
+# The folder on the import path that contains this package.
 _ROOT = os.path.dirname(os.path.dirname(_FOLDER))
 
-# A child may find the package only where its parent found it. One that has no such package is left alone.
+# The child's import path may lack the folder that its parent found the package in. A child that cannot import the
+# package even from there, such as another version of Python, stays as it is.
 _CODE = """
 import sys
 sys.path.append({root!r})
@@ -32,15 +33,15 @@ finally:
 """
 _calls = ["pass"]
 
-# Each of these modules has a function get_preparation_data: a child unpickles its result first.
+# Each of these modules has a function get_preparation_data, and a child unpickles its result first.
 _STARTERS = ("multiprocessing.spawn", "joblib.externals.loky.backend.spawn", "loky.backend.spawn")
 
-# Names the interpreter that runs the launched program; other interpreters are left alone.
+# This environment variable identifies the interpreter of the launched program; any other interpreter stays as it is.
 LAUNCHED_BY = "RMSPROP_GRAVES_LAUNCHED_BY"
 
 
 class _Preparation:
-    """Runs the code when it is unpickled."""
+    """Its pickle is a call that executes the code."""
 
     def __reduce__(self) -> Any:
         # A builtin, because the child has not imported this module yet.
@@ -59,7 +60,7 @@ def prepare_children() -> None:
 
 
 def call_in_children(call: str) -> None:
-    """Makes child processes run a statement such as ``rmsprop_graves.install_in_chainer()`` after that import."""
+    """Makes child processes execute a statement after that import: ``rmsprop_graves.install_in_chainer()``, say."""
     if call not in _calls:
         _calls.append(call)
 
@@ -70,7 +71,7 @@ def _prepare_children_of(starter: Any) -> None:
         return
 
     def get_preparation_data(*args: Any, **kwds: Any) -> dict[str, Any]:
-        # It comes first, because a dictionary is unpickled in order.
+        # The new entry is the first, because a dictionary is unpickled in order.
         return {"rmsprop_graves": _Preparation(), **original(*args, **kwds)}
 
     get_preparation_data._prepares = True  # type: ignore[attr-defined]
@@ -78,7 +79,7 @@ def _prepare_children_of(starter: Any) -> None:
 
 
 def _prepare_forkserver() -> None:
-    # The forkserver imports the main module, from Python 3.14 on, and what it was told to preload, before any child.
+    # Before it forks any child, the forkserver imports the modules to preload and, since Python 3.14, the main module.
     util: Any = sys.modules["multiprocessing.util"]
     original = util.spawnv_passfds
 
@@ -91,21 +92,21 @@ def _prepare_forkserver() -> None:
 
 
 def fork_by_default() -> None:
-    """Makes fork the default start method on Linux, as before Python 3.14. A program may still choose another."""
+    """Makes fork the default start method on Linux, as before Python 3.14. A program may still choose another one."""
     if sys.platform == "linux" and sys.version_info >= (3, 14):
         when_imported("multiprocessing.context", _fork_by_default)
 
 
 def _fork_by_default() -> None:
-    # Not by multiprocessing.set_start_method, which a program may call only once.
+    # Not with multiprocessing.set_start_method: it works once per process, and that call is the program's.
     context: Any = sys.modules["multiprocessing.context"]
     context._default_context._default_context = context._concrete_contexts["fork"]
 
 
 def launch_interpreters() -> None:
-    """Makes interpreters that this process starts, and their children, run as under the launcher."""
+    """Makes the interpreters that this process starts, and their children, run their programs as the launcher does."""
     startup = os.path.join(_FOLDER, "startup")
-    # Empty entries stay: each is the current folder.
+    # Empty entries of PYTHONPATH stay: each means the current folder.
     path = os.environ.get("PYTHONPATH")
     if not path:
         os.environ["PYTHONPATH"] = startup

@@ -1,6 +1,7 @@
-"""The repairs of Chainer 7.8.1 and ChainerRL 0.8: what stopped working or computes other numbers, and since when.
+"""The repairs of Chainer 7.8.1 and ChainerRL 0.8: code that fails or computes other numbers on newer packages.
 
-This module is data, applied by `loader`. A replacement may call `_numpy1` and `_workers`, modules of this package.
+This module is data, applied by `loader`, which gives each repaired module the names `_numpy1` and `_workers`, two
+modules of this package that a replacement may call.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from typing import NamedTuple
 
 
 class Repair(NamedTuple):
-    """Replacements in the source of one or more modules, made for one reason."""
+    """Replacements in the source of one or more modules, for one reason."""
 
-    modules: str  # separated by spaces
-    what: str  # the feature that is repaired, by the name that users know
+    modules: str  # their names, separated by spaces
+    what: str  # the repaired feature, by the name that users know
     since: str  # the first version that needs the repair
-    seen: str  # what a user sees without it
-    changes: dict[str, str]  # from Chainer's text to its replacement
-    only_with: str = ""  # a module; without it the repair is left out
+    seen: str  # the symptom that a user sees without the repair
+    changes: dict[str, str]  # maps Chainer's text to its replacement
+    only_with: str = ""  # the repair applies only where this module exists
 
     def apply(self, source: str) -> str:
-        """The source with every occurrence replaced. Lines keep their numbers."""
+        """Returns the source with every occurrence replaced, and with unchanged line numbers."""
         for old, new in self.changes.items():
             source = source.replace(old, new + "\n" * (old.count("\n") - new.count("\n")))
         return source
@@ -31,14 +32,14 @@ _ONNX_MAPPING = {"from onnx.mapping import": "from rmsprop_graves._chainer7.onnx
 
 
 def _as_numbers(*names: str) -> dict[str, str]:
-    """Attributes that keep a scalar as a Python number, because NumPy scalars are no longer weak beside arrays."""
+    """Stores scalar attributes as Python numbers, because a NumPy scalar may widen an array on NumPy 2."""
     return {
         f"self.{name} = {name.lstrip('_')}\n": f"self.{name} = _numpy1.number({name.lstrip('_')})\n" for name in names
     }
 
 
 def _floats(*arrays: str) -> dict[str, str]:
-    """Conversions of one-element arrays of any number of dimensions."""
+    """Converts one-element arrays with any number of dimensions; NumPy 2.4 accepts zero-dimensional ones only."""
     return {f"float({array})": f"float({array}.item())" for array in arrays}
 
 
@@ -51,7 +52,7 @@ REPAIRS = (
         {
             **_PKG_RESOURCES,
             "import numpy.distutils.system_info": "import numpy",
-            # A macOS query for the old Accelerate library, which NumPy has refused to build with since 1.20.
+            # On macOS this looks for the old Accelerate library, which NumPy no longer builds with since 1.20.
             "numpy.distutils.system_info.get_info('blas_opt')": "{}",
         },
     ),
@@ -121,14 +122,14 @@ REPAIRS = (
         "chainer.optimizer_hooks.gradient_clipping",
         "GradientClipping",
         "NumPy 2.0",
-        "float16 gradients of zero, where the sum of squares overflows; other last bits in float32",
+        "float16 gradients of zero, where the sum of squares overflows; different last bits in float32",
         {"sum(dots)": "_numpy1.sum_of(dots)", "grad *= rate": "grad *= _numpy1.beside(rate, grad)"},
     ),
     Repair(
         "chainer.optimizer_hooks.gradient_lars",
         "GradientLARS",
         "NumPy 2.0",
-        "infinite float16 parameters, where the norm of a gradient rounds to zero; other last bits in float32",
+        "infinite float16 parameters, where the norm of a gradient rounds to zero; different last bits in float32",
         {
             "self.eps + g_norm + self.weight_decay * p_norm": (
                 "_numpy1.add(self.eps, g_norm) + _numpy1.multiply(self.weight_decay, p_norm)"
@@ -139,9 +140,9 @@ REPAIRS = (
     ),
     Repair(
         "chainer.optimizer_hooks.weight_decay",
-        "WeightDecay with a NumPy scalar as rate, or of parameters of no dimensions",
+        "WeightDecay with a NumPy scalar as rate, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "other last bits",
+        "different last bits",
         {
             "rate *= param._loss_scale": "rate = _numpy1.multiply(rate, param._loss_scale)",
             "g += rate * p\n": "g += _numpy1.multiply(rate, p)\n",
@@ -149,16 +150,16 @@ REPAIRS = (
     ),
     Repair(
         "chainer.optimizer_hooks.lasso",
-        "Lasso with a NumPy scalar as rate, or of parameters of no dimensions",
+        "Lasso with a NumPy scalar as rate, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "other last bits",
+        "different last bits",
         {"g += self.rate * sign\n": "g += _numpy1.multiply(self.rate, sign)\n"},
     ),
     Repair(
         "chainer.link_hooks.spectral_normalization",
         "SpectralNormalization",
         "NumPy 2.0",
-        "InvalidType with a NumPy scalar as eps, other last bits",
+        "InvalidType with a NumPy scalar as eps, different last bits",
         {"v / (norm + eps)": "v / _numpy1.beside(_numpy1.add(norm, eps), v)"},
     ),
     Repair(
@@ -182,23 +183,23 @@ REPAIRS = (
     ),
     Repair(
         "chainer.optimizer",
-        "every optimizer with NumPy scalars as hyperparameters, or of parameters of no dimensions",
+        "every optimizer with NumPy scalars as hyperparameters, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "float64 states of float32 parameters, nan in float16, other last bits",
+        "float64 states of float32 parameters, nan in float16, different last bits",
         {"self.update_core_cpu(param)": "_numpy1.update_core_cpu(self, param)"},
     ),
     Repair(
         "chainer.optimizers.smorms3",
-        "SMORMS3 of parameters of no dimensions",
+        "SMORMS3 of zero-dimensional parameters",
         "NumPy 2.0",
-        "nan in float16, other last bits in float32",
+        "nan in float16, different last bits in float32",
         {"1 / (mem + 1)\n": "1 / _numpy1.add(mem, 1)\n"},
     ),
     Repair(
         "chainer.optimizers.msvag",
-        "MSVAG with a NumPy scalar as beta, or of parameters of no dimensions",
+        "MSVAG with a NumPy scalar as beta, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "float64 states of float32 parameters, other last bits",
+        "float64 states of float32 parameters, different last bits",
         {
             "self.beta_power = self.hyperparam.beta": "self.beta_power = float(self.hyperparam.beta)",
             "m / (1 - self.beta_power)": "m / _numpy1.beside(1 - self.beta_power, m)",
@@ -209,7 +210,7 @@ REPAIRS = (
         "chainer.optimizers.adam",
         "AdaBound and AMSBound with a NumPy scalar as alpha",
         "NumPy 2.0",
-        "other last bits",
+        "different last bits",
         {"self.initial_alpha = self.hyperparam.alpha": "self.initial_alpha = float(self.hyperparam.alpha)"},
     ),
     *(
@@ -217,7 +218,7 @@ REPAIRS = (
             f"chainer.training.extensions.{module}_shift",
             "schedules such as ExponentialShift with NumPy float32 numbers",
             "NumPy 2.0",
-            "rates with the digits of float32 alone",
+            "rates with float32 precision only",
             {
                 **_as_numbers(*attributes),
                 "getattr(optimizer, self._attr)\n": "_numpy1.number(getattr(optimizer, self._attr))\n",
@@ -266,21 +267,21 @@ REPAIRS = (
         "chainer.functions.math.basic_math",
         "float64 Variables divided by a NumPy float32",
         "NumPy 2.0",
-        "quotients with the digits of float32 alone",
+        "quotients with float32 precision only",
         {"1. / rhs": "1. / _numpy1.number(rhs)"},
     ),
     Repair(
         "chainer.functions.math.basic_math",
         "the gradient of float64 Variables to the power of a NumPy float32",
         "NumPy 2.0",
-        "gradients with the digits of float32 alone",
+        "gradients with float32 precision only",
         {"self.value - 1)": "_numpy1.number(self.value) - 1)"},
     ),
     Repair(
         "chainer.utils.walker_alias",
         "F.negative_sampling and WalkerAlias",
         "NumPy 2.0",
-        "other samples for the same seed",
+        "different samples for the same seed",
         {
             "prob * len(probs)": "_numpy1.number(prob) * len(probs)",
             "1.0 - threshold[ir]": "1.0 - _numpy1.number(threshold[ir])",
@@ -290,28 +291,28 @@ REPAIRS = (
         "chainer.functions.activation.softplus",
         "F.softplus of float64 with a NumPy float32 as beta",
         "NumPy 2.0",
-        "results with the digits of float32 alone",
+        "results with float32 precision only",
         {"float(1.0 / beta)": "1.0 / float(beta)"},
     ),
     Repair(
         "chainer.functions.noise.dropout",
         "F.dropout of float64 with a NumPy float32 as ratio",
         "NumPy 2.0",
-        "results with the digits of float32 alone",
+        "results with float32 precision only",
         _as_numbers("dropout_ratio"),
     ),
     Repair(
         "chainer.functions.noise.simplified_dropconnect",
         "F.simplified_dropconnect of float64 with a NumPy float32 as ratio",
         "NumPy 2.0",
-        "results with the digits of float32 alone",
+        "results with float32 precision only",
         _as_numbers("ratio"),
     ),
     Repair(
         "chainer.functions.activation.leaky_relu",
         "F.leaky_relu of float16 with a NumPy scalar as slope",
         "NumPy 2.0",
-        "other last bits",
+        "different last bits",
         _as_numbers("slope"),
     ),
     Repair(
@@ -394,7 +395,7 @@ REPAIRS = (
         "chainer.datasets._mnist_helper chainer.datasets.cifar chainer.datasets.svhn",
         "get_mnist, get_cifar10 and the like in float64 with a NumPy float32 as scale",
         "NumPy 2.0",
-        "pixels with the digits of float32 alone",
+        "pixels with float32 precision only",
         {"scale / 255.": "_numpy1.number(scale) / 255."},
     ),
     Repair(
@@ -458,7 +459,7 @@ REPAIRS = (
     Repair(
         "chainer.iterators.multiprocess_iterator",
         "MultiprocessIterator",
-        "Python 3.14, of which the default start method is forkserver",
+        "Python 3.14, whose default start method is forkserver",
         "a training that waits for ever where workers cannot start, or where the dataset raises an exception",
         {
             "self._pool = multiprocessing.Pool(": "self._pool = _workers.Pool(",
@@ -477,7 +478,7 @@ REPAIRS = (
     Repair(
         "chainer.training.extensions.snapshot_writers",
         "ProcessWriter, ProcessQueueWriter, ThreadWriter and ThreadQueueWriter",
-        "Python 3.14, of which the default start method is forkserver",
+        "Python 3.14, whose default start method is forkserver",
         "snapshots that are not written and no error, or a training that never ends",
         {
             "self._worker.join()": "_workers.join(self._worker, self._filename)",
@@ -546,7 +547,7 @@ REPAIRS = (
         "chainer.links.caffe and chainer.exporters",
         "protobuf 4",
         "TypeError: Descriptors cannot be created directly",
-        # protobuf builds the classes from the serialized descriptor; the generated rest becomes a string.
+        # protobuf builds the classes from the serialized descriptor; the rest of the file becomes an unused string.
         {
             "from google.protobuf.internal import enum_type_wrapper": "from google.protobuf.internal import builder",
             "from google.protobuf import descriptor as _descriptor": "from google.protobuf import descriptor_pool",
@@ -629,14 +630,14 @@ REPAIRS = (
         "chainerrl.agents.acer",
         "the trust region of ACER in ChainerRL 0.8",
         "NumPy 2.0",
-        "sums of dot products in float32, other last bits",
+        "sums of dot products in float32, different last bits",
         {f"np.dot(kp.ravel(), {b}.ravel())": f"float(np.dot(kp.ravel(), {b}.ravel()))" for b in ("gp", "kp")},
     ),
     Repair(
         "chainerrl.agents.ppo",
         "advantages of PPO and TRPO in ChainerRL 0.8",
         "NumPy 2.0",
-        "advantages and value targets summed in float32, other last bits of the losses",
+        "advantages and value targets summed in float32, different last bits of the losses",
         {
             "transition['v_pred'] = v_pred": "transition['v_pred'] = _numpy1.number(v_pred)",
             "transition['next_v_pred'] = next_v_pred": "transition['next_v_pred'] = _numpy1.number(next_v_pred)",
@@ -649,7 +650,7 @@ REPAIRS = (
         "chainerrl.agents.pcl",
         "PCL in ChainerRL 0.8 with rewards that are NumPy scalars",
         "NumPy 2.0",
-        "other last bits",
+        "different last bits",
         {"self.gamma ** i * rewards[t + i]": "self.gamma ** i * _numpy1.number(rewards[t + i])"},
     ),
     Repair(
@@ -663,14 +664,14 @@ REPAIRS = (
         "chainerrl.replay_buffers.prioritized",
         "prioritized replay in ChainerRL 0.8",
         "NumPy 2.0",
-        "priorities summed in float32: other samples are drawn, and in the end some that were removed",
+        "priorities summed in float32: different samples, eventually even removed ones",
         {"_clip_error(d) + self.eps": "_numpy1.number(_clip_error(d)) + self.eps"},
     ),
     Repair(
         "chainerrl.experiments.hooks",
         "learning rates that decay in ChainerRL 0.8",
         "NumPy 2.0",
-        "other last bits",
+        "different last bits",
         {
             "value = np.interp(step,\n                          [1, self.total_steps],\n"
             "                          [self.start_value, self.stop_value])": (
@@ -718,7 +719,7 @@ for _repair in REPAIRS:
 
 
 def repairs_of(module: str) -> list[Repair]:
-    """The repairs that the module of that name needs."""
+    """Returns the repairs of a module."""
     return [repair for repair in _of_module.get(module, []) if not repair.only_with or _exists(repair.only_with)]
 
 

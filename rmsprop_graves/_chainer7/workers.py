@@ -1,4 +1,4 @@
-"""Raises errors where Chainer's own workers would hang or lose a snapshot without a word.
+"""Raises errors where Chainer's own workers would hang or silently lose a snapshot.
 
 The repairs of MultiprocessIterator and of the snapshot writers call these functions.
 """
@@ -13,12 +13,12 @@ _SNAPSHOTS = "snapshots have not been written"
 
 
 class Thread(threading.Thread):
-    """A thread that keeps the exception that ended it, as `error`."""
+    """A thread that stores the exception that ended it in `error`."""
 
     error: BaseException | None = None
 
     def run(self) -> None:
-        """Runs the target."""
+        """Runs the target and stores its exception."""
         try:
             super().run()
         except BaseException as error:
@@ -27,11 +27,11 @@ class Thread(threading.Thread):
 
 
 def run_task(loop: Any) -> bool:
-    """Runs one step of MultiprocessIterator's thread. An exception is kept for the iterator to raise."""
+    """Runs one step of MultiprocessIterator's thread, and stores an exception for the iterator to raise."""
     try:
         return bool(loop._task())
     except BaseException as error:
-        # Terminating a pool waits for ever if a killed worker held its lock, and so would joining it.
+        # If a killed worker held the pool's lock, terminating or joining the pool waits for ever.
         threading.Thread(target=loop._pool.terminate, daemon=True).start()
         loop._pool = _EndedPool()
         loop._comm._error = error
@@ -39,7 +39,7 @@ def run_task(loop: Any) -> bool:
 
 
 class Pool(multiprocessing.pool.Pool):
-    """A pool that keeps each worker that it has started, as `started`: it forgets those that have ended."""
+    """A pool that lists every worker it has ever started in `started`; the base class forgets ended workers."""
 
     def __init__(self, **options: Any) -> None:
         started: list[Any] = []
@@ -56,7 +56,7 @@ class Pool(multiprocessing.pool.Pool):
 
 class _EndedPool:
     def close(self) -> None:
-        """Does nothing, as the other methods."""
+        """Does nothing, like the other methods."""
 
     join = terminate = close
 
@@ -77,17 +77,18 @@ def is_terminated(loop: Any) -> bool:
     """Whether a MultiprocessIterator was terminated while its thread waits for the workers.
 
     Raises:
-        RuntimeError: A worker has failed. The pool would replace it and wait for the lost task for ever.
+        RuntimeError: A worker has failed, or its result cannot be unpickled. The pool would replace the worker and
+            wait for the lost task for ever.
     """
     if loop._comm.is_terminated:
         return True
     for worker in loop._pool.started:
         status = worker.exitcode
-        # A worker that has done its share, by maxtasksperchild, ends with status 0.
+        # With maxtasksperchild, a worker that has completed its tasks ends with status 0.
         if status or (status == 0 and not loop.maxtasksperchild):
             raise RuntimeError(f"a worker process has ended with {_in_words(status)}; {_about_start_method()}")
     if not loop._pool._result_handler.is_alive():
-        raise RuntimeError("the main process cannot unpickle what a worker process has sent, or an exception of it")
+        raise RuntimeError("the main process cannot unpickle a result or an exception of a worker process")
     return False
 
 
@@ -95,7 +96,7 @@ def join(worker: Any, filename: str) -> None:
     """Joins the thread or process that writes a snapshot.
 
     Raises:
-        RuntimeError: It has failed.
+        RuntimeError: The thread or process has failed, and this was not reported yet.
     """
     worker.join()
     if _failure_of(worker) and not _is_reported(worker):
@@ -143,12 +144,12 @@ def _is_reported(worker: Any) -> bool:
 
 
 def _failure_of(worker: Any) -> str:
-    """Why a thread or process has failed; empty if it has not."""
-    # Another class may have a worker of its own kind, which says nothing of its end.
+    """Returns why a thread or process has failed, or an empty string."""
+    # A subclass may use another kind of worker, which does not tell whether it has failed.
     if isinstance(worker, Thread) and worker.error:
         return f"{type(worker.error).__name__}: {worker.error}"
     if isinstance(worker, multiprocessing.process.BaseProcess) and worker.exitcode:
-        return f"the process that writes has ended with {_in_words(worker.exitcode)}"
+        return f"the writing process has ended with {_in_words(worker.exitcode)}"
     return ""
 
 
@@ -159,7 +160,7 @@ def _in_words(status: int) -> str:
 def _about_start_method() -> str:
     method = multiprocessing.get_start_method()
     if method == "fork":
-        return "its dataset may have ended it, or the system, such as for want of memory"
+        return "the dataset may have ended it, or the system, for example because memory ran out"
     return (
         f"with the start method {method}, the dataset's class has to be in a module, and the script's own code under "
         "`if __name__ == '__main__':`; or call multiprocessing.set_start_method('fork') first"

@@ -1,4 +1,4 @@
-"""The line of advice that follows the traceback of an old program, and the page that is made from the same table."""
+"""The line of advice after an old program's traceback, and the documentation page made from the same table."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def start():
     process.start()
 start()
 """
-# What provokes the exception, by the beginning of an entry's first words.
-# Entries about a name or a module need none: the tests get the name, and import it.
+# Programs that raise the exception of an entry. The key is the beginning of the entry's `old`.
+# An entry about a removed name or module needs no program here: the tests read the name or import the module.
 HABITS = {
     "`float(a)` and `int(a)`": [ARRAYS + "float(b)", ARRAYS + "int(np.ones((1, 1)))"],
     "`a[i] = b`": [ARRAYS + "a[0] = b", ARRAYS + "a[1:][0] = np.ones((1, 1))"],
@@ -107,7 +107,7 @@ HABITS = {
 
 
 def snippets():
-    """An identifier, an entry and a program that raises its exception."""
+    """Yields a test identifier, an entry of the table and a program that raises its exception."""
     for entry in ADVICE:
         if entry.name:
             module, _, name = entry.name.rpartition(".")
@@ -120,14 +120,14 @@ def snippets():
             yield pytest.param(entry, program, id=f"{entry.old.replace('`', '')}-{number}")
 
 
-# Where the name came back, or another package provides the module.
+# These names are back in a newer version, and other packages may provide these modules.
 BACK = {"`numpy.bool`": "NumPy 2 has it again", "`numpy.long`": "NumPy 2 has it again"}
 PROVIDED = ("distutils", "pkg_resources", "gym")
 DISTRIBUTIONS = {"Pillow": "pillow"}
 
 
 def is_reached(since):
-    """Whether the stack has this version or a newer one."""
+    """Whether this environment has the version, such as ``NumPy 2.4``, or a newer one."""
     if not since:
         return True
     name, version = since.rsplit(" ", 1)
@@ -136,7 +136,7 @@ def is_reached(since):
 
 
 def exception_of(program, folder):
-    """What a program raises that is run from a file, so that its lines can be found."""
+    """Runs a program from a file, so that tracebacks show its lines, and returns the exception that it raises."""
     file = folder / "program.py"
     file.write_text(program, encoding="utf-8")
     with warnings.catch_warnings():
@@ -144,14 +144,14 @@ def exception_of(program, folder):
         try:
             exec(compile(program, str(file), "exec"), {"__name__": "program"})
         except Exception as error:
-            # Without the frame of this function, as after the launcher.
+            # The launcher removes its own frames too.
             return error.with_traceback(error.__traceback__.tb_next)
     return None
 
 
 @pytest.fixture
 def _in_a_folder(tmp_path, monkeypatch):
-    """Where nothing is downloaded: the network refuses."""
+    """Runs the test in an empty folder, and refuses network connections so that nothing is downloaded."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHAINER_DATASET_ROOT", str(tmp_path))
     for variable in ("http_proxy", "https_proxy"):
@@ -161,8 +161,8 @@ def _in_a_folder(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_in_a_folder")
 @pytest.mark.parametrize(("entry", "program"), list(snippets()))
-def test_each_entry_advises_on_the_exception_that_it_is_about(tmp_path, entry, program):
-    """A program is run that raises it from the version on that the entry names, and not before."""
+def test_each_entry_gives_advice_for_its_exception(tmp_path, entry, program):
+    """A program raises the entry's exception with the version that the entry names and newer ones, but not before."""
     needs = re.search(r"\b(scipy|matplotlib|PIL|sklearn)\b", program)
     if needs:
         pytest.importorskip(needs[1], reason=not_installed(needs[1]))
@@ -213,8 +213,8 @@ OWN = {
 
 @pytest.mark.usefixtures("_in_a_folder")
 @pytest.mark.parametrize("what", OWN)
-def test_an_exception_of_the_programs_own_gets_no_advice(tmp_path, what):
-    """With a message like one in the table."""
+def test_a_programs_own_exception_gets_no_advice(tmp_path, what):
+    """Even if its message is like one in the table."""
     if "matplotlib" in OWN[what]:
         pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     error = exception_of(OWN[what], tmp_path)
@@ -223,7 +223,7 @@ def test_an_exception_of_the_programs_own_gets_no_advice(tmp_path, what):
 
 
 def in_library(code, folder, monkeypatch):
-    """The exception that code raises in an installed package when a program imports it."""
+    """Returns the exception that a program gets when it imports an installed package with this code."""
     package = folder / "site-packages" / "library"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(code, encoding="utf-8")
@@ -254,14 +254,14 @@ def in_library(code, folder, monkeypatch):
     ids=["a name", "a builtin", "words", "a habit"],
 )
 def test_an_installed_package_that_uses_an_old_name_is_named(tmp_path, monkeypatch, code, line):
-    """The program cannot change it, but can set the name. Habits in it are not the program's."""
+    """The program cannot change that package, but can define the old name. A habit of the package gets no advice."""
     if "scipy" in code:
         pytest.importorskip("scipy", reason=not_installed("scipy"))
     assert advice.find(in_library(code, tmp_path, monkeypatch)) == line
 
 
 def test_a_program_ends_with_its_traceback_and_one_line(tmp_path):
-    """The launcher's output is python's and the line; the exit status is the same."""
+    """The launcher prints the same output as python and one more line; the exit status is the same."""
     (tmp_path / "script.py").write_text("import time\nprint(1)\ntime.clock()\n", encoding="utf-8")
     for arguments in (["script.py"], ["-m", "script"]):
         plain, launched = (
@@ -275,8 +275,8 @@ def test_a_program_ends_with_its_traceback_and_one_line(tmp_path):
         assert (launched.stdout, launched.returncode) == (plain.stdout, plain.returncode)
 
 
-def test_objects_that_raise_end_a_program_no_other_way(tmp_path):
-    """The program's own objects are looked at for an advice, and may raise anything."""
+def test_objects_that_raise_do_not_change_how_a_program_ends(tmp_path):
+    """The search for advice reads attributes of the program's objects, which may raise anything."""
     code = """\
 class Trap(Exception):
     def __str__(self):
@@ -294,8 +294,8 @@ raise Trap
         assert "rmsprop_graves" not in done.stderr
 
 
-def test_the_page_on_old_scripts_is_made_from_the_tables(monkeypatch):
-    """`python docs/old_scripts.py` has been run since the tables changed."""
+def test_the_page_on_old_scripts_has_the_current_tables(monkeypatch):
+    """Run `python docs/old_scripts.py` after a change of the tables."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     old_scripts = importlib.import_module("old_scripts")
     page = old_scripts.PAGE.read_text(encoding="utf-8")

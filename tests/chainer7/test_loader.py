@@ -1,4 +1,4 @@
-"""Chainer is imported repaired, and nothing else sees a difference."""
+"""Importing Chainer gives the repaired modules, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rmsprop_graves._chainer7.repairs import REPAIRS, repairs_of
 
 
 def test_a_repaired_module_shows_its_own_source_and_lines():
-    """In inspect and in tracebacks: the file is Chainer's, and the line is the one that failed, repaired or not."""
+    """inspect and tracebacks show Chainer's file and the failing line, whether or not a repair changed it."""
     module = importlib.import_module("chainer.functions.array.as_strided")
     assert "np.sctypes['float']" in inspect.getsource(module.AsStridedGrad.forward)
     node = module.AsStridedGrad(None, (1,), (1,), 0)
@@ -36,8 +36,8 @@ def test_a_repaired_module_shows_its_own_source_and_lines():
     assert changed == ["if gy.dtype not in np.sctypes['float']:"]
 
 
-def test_numpy_and_the_warning_filters_are_left_as_they_were():
-    """After importing this package, Chainer, and what it repairs."""
+def test_numpy_and_the_warning_filters_are_unchanged():
+    """This holds after this package, Chainer and every repaired module have been imported."""
     run_python("""
         import sys, warnings, numpy
         names, filters = set(dir(numpy)), list(warnings.filters)
@@ -46,7 +46,7 @@ def test_numpy_and_the_warning_filters_are_left_as_they_were():
         assert set(dir(numpy)) == names
         from rmsprop_graves import RMSpropGraves
         import chainer.testing
-        # A submodule that Chainer imports is an attribute of its package, as it was without us.
+        # A submodule of NumPy that Chainer imports becomes an attribute, with or without this package.
         added = {name for name in set(dir(numpy)) - names if f"numpy.{name}" not in sys.modules}
         assert not added, added
         for name in ("float", "int", "sctypes", "distutils"):
@@ -54,8 +54,8 @@ def test_numpy_and_the_warning_filters_are_left_as_they_were():
     """)
 
 
-def test_no_module_stands_in_for_one_that_is_not_there():
-    """Nobody else finds a pkg_resources or a numpy.distutils that setuptools or NumPy did not bring."""
+def test_missing_modules_stay_missing_for_other_code():
+    """Other code finds no pkg_resources or numpy.distutils unless setuptools or NumPy provides it."""
     run_python("""
         import sys
         import os, rmsprop_graves
@@ -68,7 +68,7 @@ def test_no_module_stands_in_for_one_that_is_not_there():
 
 
 def test_chainers_bytecode_cache_is_neither_used_nor_written(tmp_path):
-    """Someone who imports Chainer without this package must not get a repaired module from the cache."""
+    """A program that imports Chainer without this package must not get a repaired module from the cache."""
     run_python("""
         import os, sys
         sys.dont_write_bytecode = False
@@ -82,7 +82,7 @@ def test_chainers_bytecode_cache_is_neither_used_nor_written(tmp_path):
 
 
 def test_importing_this_package_alone_does_not_import_chainer():
-    """So that a script may still set CUDA_VISIBLE_DEVICES; and it costs next to nothing."""
+    """A script may still set CUDA_VISIBLE_DEVICES after it; the import loads only a few small modules."""
     run_python("""
         import sys
         import __future__, ast, importlib.abc, importlib.machinery, importlib.util, typing
@@ -95,15 +95,16 @@ def test_importing_this_package_alone_does_not_import_chainer():
         ours = {name for name in added if name.partition(".")[0] == "rmsprop_graves"}
         assert ours == {
             "rmsprop_graves",
+            "rmsprop_graves._take_over",
             *(f"rmsprop_graves._chainer7{name}" for name in ("", ".loader", ".processes", ".repairs")),
         }, ours
-        # Beside what the finder is made of, imported above, it takes nothing from anywhere.
+        # The finder needs the standard library's modules that are imported above, and no others.
         assert added == ours, added - ours
     """)
 
 
 def test_chainer_first_works_where_chainer_can_be_imported_alone():
-    """The other order: a Chainer that is there already is used as it is."""
+    """A Chainer that was imported before this package is used unchanged."""
     run_python("""
         try:
             import chainer
@@ -118,7 +119,7 @@ def test_chainer_first_works_where_chainer_can_be_imported_alone():
 
 @pytest.mark.parametrize("package", ["chainer", "chainermn"])
 def test_a_failed_import_of_chainer_is_recovered(package, tmp_path):
-    """Half of it stays behind in sys.modules, and is not taken for whole."""
+    """A failed import leaves submodules in sys.modules, which must not count as complete."""
     run_python(f"""
         import sys
 
@@ -144,8 +145,8 @@ def test_a_failed_import_of_chainer_is_recovered(package, tmp_path):
     """)
 
 
-def test_a_missing_chainer_is_one_clear_error_with_the_command(tmp_path):
-    """No traceback of ten imports: what is missing and how it is installed."""
+def test_a_missing_chainer_is_one_error_with_the_install_command(tmp_path):
+    """The error says what is missing and how to install it, without a traceback through ten modules."""
     _, error = run_python(
         """
         import sys
@@ -169,7 +170,7 @@ def test_a_missing_chainer_is_one_clear_error_with_the_command(tmp_path):
 
 
 def test_chainer_needs_no_setuptools_of_any_version():
-    """Nor what came and went with it; and importing it warns of nothing."""
+    """Nor does it need modules that setuptools provided, and the import gives no warning."""
     run_python(
         """
         import sys
@@ -190,7 +191,7 @@ def test_chainer_needs_no_setuptools_of_any_version():
 
 
 def test_the_slowest_part_of_importing_chainer_is_left_out():
-    """pkg_resources and numpy.distutils took a fifth of it; what takes their place is in the standard library."""
+    """pkg_resources and numpy.distutils took a fifth of the time."""
     run_python("""
         import sys
         from rmsprop_graves import RMSpropGraves
@@ -200,7 +201,7 @@ def test_the_slowest_part_of_importing_chainer_is_left_out():
 
 
 def test_repaired_bytecode_is_cached_beside_chainers_own(tmp_path):
-    """It is written once and read again, under a name that changes with the repairs; another source makes it stale."""
+    """It is written once and then read. Its name depends on the repairs, and a changed source makes it stale."""
     chainer = importlib.util.find_spec("chainer").submodule_search_locations[0]
     shutil.copytree(chainer, tmp_path / "chainer", ignore=shutil.ignore_patterns("__pycache__"))
     code = """
@@ -228,8 +229,8 @@ def test_repaired_bytecode_is_cached_beside_chainers_own(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bytecode alone", "a zip file"])
-def test_a_chainer_without_sources_is_an_error_that_says_so(tmp_path, kind):
-    """What cannot be repaired is not imported unrepaired."""
+def test_a_chainer_without_sources_is_refused(tmp_path, kind):
+    """A module that cannot be repaired is not imported."""
     chainer = importlib.util.find_spec("chainer").submodule_search_locations[0]
     folder = tmp_path / "folder"
     shutil.copytree(chainer, folder / "chainer", ignore=shutil.ignore_patterns("__pycache__"))
@@ -245,8 +246,8 @@ def test_a_chainer_without_sources_is_an_error_that_says_so(tmp_path, kind):
     assert "install Chainer as a folder of .py files" in error
 
 
-def test_a_repair_of_a_module_that_is_not_needed_is_left_out():
-    """The descriptor of Caffe's protobuf is rebuilt where protobuf has what it takes."""
+def test_a_repair_is_left_out_without_the_module_that_it_needs():
+    """The repair of Caffe's protobuf file needs a module that only newer protobufs have."""
     repair = next(repair for repair in REPAIRS if repair.only_with)
     assert repairs_of("chainer.links.caffe.protobuf3.caffe_pb2") == (
         [repair] if importlib.util.find_spec(repair.only_with) else []

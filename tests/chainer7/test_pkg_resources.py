@@ -1,4 +1,4 @@
-"""Chainer's version checks, on the stand-in for setuptools' pkg_resources."""
+"""Chainer's version checks with the stand-in for setuptools' pkg_resources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rmsprop_graves._chainer7 import pkg_resources
 
 
 def test_chainers_version_check_answers_as_pkg_resources_did():
-    """Installed in the version, in another, not at all; under a name that is spelled another way."""
+    """Cases: the right version, a wrong one, no installation, and another spelling of the name."""
     version = numpy.__version__
     assert [found.version for found in pkg_resources.require(f"numpy=={version}", "chainer")] == [
         version,
@@ -26,8 +26,8 @@ def test_chainers_version_check_answers_as_pkg_resources_did():
         pkg_resources.require("no-such-thing")
 
 
-def test_chainer_still_warns_of_a_cupy_that_it_does_not_know(monkeypatch):
-    """Its environment check runs whole, with the stand-in under it."""
+def test_chainer_still_warns_of_an_unknown_cupy(monkeypatch):
+    """Chainer's environment check runs unchanged on top of the stand-in."""
     check = importlib.import_module("chainer._environment_check")
     asked = []
 
@@ -45,14 +45,14 @@ def test_chainer_still_warns_of_a_cupy_that_it_does_not_know(monkeypatch):
 
 
 def test_chainers_check_on_macos_finds_no_accelerate(monkeypatch):
-    """It asked numpy.distutils, which is gone, for a library that no NumPy from 1.22 on is built with."""
+    """Chainer asks numpy.distutils, which is gone, for a library that NumPy has not been built with since 1.20."""
     check = importlib.import_module("chainer._environment_check")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert check._check_osx_numpy_backend() is None
 
 
 def test_chainers_testing_module_can_be_imported():
-    """It decorates tests by what is installed."""
+    """Importing it asks which packages are installed."""
     testing = importlib.import_module("chainer.testing")
     importlib.import_module("chainer.testing.doctest_helper")
     assert "skip" not in repr(testing.with_requires("numpy>=1.0"))

@@ -1,4 +1,4 @@
-"""Child processes compute with a repaired Chainer, whoever starts them and however."""
+"""Child processes compute with a repaired Chainer, whatever starts them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IS_FORK_MADE_DEFAULT = sys.platform == "linux" and sys.version_info >= (3, 14)
 
 
 def output_of(*arguments, cwd, **environment):
-    """What a program prints, when it ends with status 0."""
+    """Returns the standard output of a program, which must end with status 0."""
     result = run(*arguments, cwd=cwd, **environment)
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -29,7 +29,7 @@ def output_of(*arguments, cwd, **environment):
 
 # Children of multiprocessing
 
-# The package is imported inside of a function, so no child imports it by importing the main module.
+# The package is imported inside a function, so that no child imports it along with the main module.
 WORKERS = """
     import sys
 
@@ -56,7 +56,7 @@ WORKERS = """
 @pytest.mark.parametrize("launcher", [[], LAUNCHER], ids=["plain", "launched"])
 @pytest.mark.parametrize("method", METHODS)
 def test_chainers_own_workers_work_under_every_start_method(tmp_path, method, launcher):
-    """Unrepaired, they started workers for ever, or wrote nothing."""
+    """Without the repairs they start workers for ever, or write nothing."""
     write(tmp_path, "script.py", WORKERS)
     output = output_of(*launcher, "script.py", method, cwd=tmp_path)
     assert output == f"{[float(i) for i in range(10)]}\n"
@@ -67,7 +67,7 @@ def test_chainers_own_workers_work_under_every_start_method(tmp_path, method, la
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "fork"])
 def test_children_find_the_package_where_their_parent_found_it(tmp_path, method):
-    """On a path that only the parent's sys.path has, and that is the child's only after it has unpickled something."""
+    """The folder is only on the parent's sys.path; the child gets that path after it has unpickled something."""
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "rmsprop_graves").symlink_to(Path(rmsprop_graves.__file__).parent)
     write(
@@ -88,7 +88,7 @@ def test_children_find_the_package_where_their_parent_found_it(tmp_path, method)
 
 @pytest.mark.skipif("forkserver" not in METHODS, reason="there is no forkserver here")
 def test_a_forkserver_that_imports_chainer_before_any_child_is_repaired(tmp_path):
-    """It preloads what it is told to and, from Python 3.14 on, the main module."""
+    """The forkserver imports the modules to preload and, since Python 3.14, the main module."""
     write(
         tmp_path,
         "script.py",
@@ -108,7 +108,7 @@ def test_a_forkserver_that_imports_chainer_before_any_child_is_repaired(tmp_path
                 print(pool.map(version, [None]) == [chainer.__version__])
         """,
     )
-    # Before Python 3.14 the server imports no main module.
+    # Before Python 3.14 the server does not import the main module.
     if sys.version_info >= (3, 14):
         assert output_of("script.py", "__main__", cwd=tmp_path) == "True\n"
     write(
@@ -120,7 +120,7 @@ def test_a_forkserver_that_imports_chainer_before_any_child_is_repaired(tmp_path
 
 
 def test_a_launched_program_forks_unless_it_chooses_otherwise(tmp_path):
-    """The default of Python 3.14 on Linux is not what Chainer's scripts were written for."""
+    """Chainer's scripts were written for fork; on Linux, Python 3.14 changed the default start method."""
     write(
         tmp_path,
         "script.py",
@@ -150,7 +150,7 @@ def test_a_launched_program_forks_unless_it_chooses_otherwise(tmp_path):
 
 
 def test_an_unguarded_script_with_local_functions_runs_under_the_launcher(tmp_path):
-    """As on the Pythons that it was written for: it needs fork."""
+    """Such a script needs fork, the default start method of the Pythons it was written for."""
     if multiprocessing.get_all_start_methods()[0] != "fork" and not IS_FORK_MADE_DEFAULT:
         pytest.skip("fork is not the default start method of this system's older Pythons either")
     write(
@@ -218,11 +218,11 @@ BROKEN = """
         ("is unguarded", "Error"),
         ("leaves", "a worker process has ended with exit status 3"),
         ("leaves without an error", "a worker process has ended with exit status 0"),
-        ("raises what cannot be unpickled", "the main process cannot unpickle what a worker process has sent"),
+        ("raises what cannot be unpickled", "the main process cannot unpickle a result or an exception"),
     ],
 )
-def test_an_iterator_that_cannot_go_on_says_so(tmp_path, case, error, method):
-    """Its dataset raises or ends the process, its worker is killed, its script has no guard: Chainer hung."""
+def test_a_broken_iterator_raises_an_error(tmp_path, case, error, method):
+    """Chainer hangs if the dataset raises or ends the process, a worker is killed, or the script has no guard."""
     if case == "is unguarded" and method == "fork":
         pytest.skip("a forked child runs no script again")
     write(tmp_path, "script.py", BROKEN.format(case=case))
@@ -233,7 +233,7 @@ def test_an_iterator_that_cannot_go_on_says_so(tmp_path, case, error, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_worker_that_dies_between_fast_batches_is_noticed(tmp_path, method):
-    """The pool had replaced it before the iterator looked."""
+    """The pool replaces a dead worker before the iterator checks its workers."""
     write(
         tmp_path,
         "script.py",
@@ -262,8 +262,8 @@ def test_a_worker_that_dies_between_fast_batches_is_noticed(tmp_path, method):
     assert "a worker process has ended with signal 9" in result.stderr
 
 
-def test_an_iterator_that_has_failed_fails_again(tmp_path):
-    """It does not wait at a second attempt, nor after a reset."""
+def test_a_failed_iterator_fails_again(tmp_path):
+    """The second attempt raises too, also after a reset, and does not wait."""
     write(
         tmp_path,
         "script.py",
@@ -297,8 +297,8 @@ def test_an_iterator_that_has_failed_fails_again(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("writer", ["ProcessWriter", "ProcessQueueWriter", "ThreadWriter", "ThreadQueueWriter"])
-def test_a_writer_that_cannot_write_ends_the_training(tmp_path, writer, method):
-    """It wrote nothing, and the training ended with status 0 or never."""
+def test_a_failed_snapshot_writer_ends_the_training(tmp_path, writer, method):
+    """Without the repair nothing is written, and the training ends with status 0 or never."""
     if "Thread" in writer and method != METHODS[0]:
         pytest.skip("a thread has no start method")
     write(
@@ -342,7 +342,7 @@ WHICH = """
 
 
 def test_an_interpreter_that_a_launched_program_starts_is_launched(tmp_path):
-    """And one that it starts in turn, with the import path of one that is not."""
+    """So is an interpreter that this one starts. Their import paths are as without the launcher."""
     write(tmp_path, "child.py", WHICH)
     write(
         tmp_path,
@@ -360,8 +360,8 @@ def test_an_interpreter_that_a_launched_program_starts_is_launched(tmp_path):
         assert f"{plain[1:-1]}], " in output
 
 
-def test_a_sitecustomize_that_is_there_is_run(tmp_path):
-    """By the launched interpreter, as by one that is not."""
+def test_an_existing_sitecustomize_runs(tmp_path):
+    """A launched interpreter runs the environment's own sitecustomize, as any interpreter does."""
     write(tmp_path, "site/sitecustomize.py", "import sys; sys.customized = __file__")
     write(tmp_path, "child.py", "import sys, sitecustomize; print(sys.customized == sitecustomize.__file__)")
     write(tmp_path, "script.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=True)")
@@ -371,7 +371,7 @@ def test_a_sitecustomize_that_is_there_is_run(tmp_path):
 
 
 def test_an_error_in_a_sitecustomize_is_reported_as_without_the_launcher(tmp_path):
-    """And the interpreter goes on, launched."""
+    """The interpreter goes on after the error, and is still launched."""
     write(tmp_path, "site/sitecustomize.py", "import no_such_module")
     code = "import chainer; print(chainer.optimizers.RMSpropGraves.__module__[:5])"
     write(tmp_path, "script.py", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])")
@@ -382,8 +382,8 @@ def test_an_error_in_a_sitecustomize_is_reported_as_without_the_launcher(tmp_pat
 
 
 @pytest.mark.parametrize("path", ["{0}:", ":{0}", ":", ""])
-def test_the_entries_of_pythonpath_stay(tmp_path, path):
-    """An empty one is the folder that the child starts in."""
+def test_existing_entries_of_pythonpath_stay(tmp_path, path):
+    """An empty entry means the folder that the child starts in."""
     write(tmp_path, "child.py", "import sys; print(sys.path)")
     write(tmp_path, "script.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=True)")
     path = path.format(tmp_path / "of the user").replace(":", os.pathsep)
@@ -392,13 +392,13 @@ def test_the_entries_of_pythonpath_stay(tmp_path, path):
 
 
 def other_python():
-    """An interpreter that is another than this one, if this environment was made by one."""
+    """Returns another interpreter than this one: that of the Python that made this environment, if any."""
     base = getattr(sys, "_base_executable", sys.executable)
     return base if base != sys.executable and sys.prefix != sys.base_prefix else None
 
 
 def test_another_python_is_left_alone(tmp_path):
-    """Even where it finds the package on its path; it prints and imports as ever."""
+    """Another Python prints and imports as without the launcher, even if it finds the package on its path."""
     if other_python() is None:
         pytest.skip("the tests do not run in a virtual environment")
     code = "import sys; print('rmsprop_graves' in sys.modules, sorted(sys.modules))"
@@ -415,7 +415,7 @@ def test_another_python_is_left_alone(tmp_path):
 
 
 def test_the_startup_file_is_valid_on_any_python(tmp_path):
-    """Also on one that is older than the package supports."""
+    """A launched program may start a Python that is too old for this package."""
     import ast
 
     import rmsprop_graves._chainer7.startup as startup
@@ -426,7 +426,7 @@ def test_the_startup_file_is_valid_on_any_python(tmp_path):
 
 
 def test_the_workers_of_joblib_are_repaired(tmp_path):
-    """A plain program that imports the package first, and a launched one: an estimator of the script in loky."""
+    """loky runs an estimator of the script, in a launched program and in one that imports the package itself."""
     pytest.importorskip("sklearn", reason=not_installed("sklearn"))
     code = """
         {first}
@@ -465,7 +465,7 @@ def test_the_workers_of_joblib_are_repaired(tmp_path):
 
 
 def test_the_workers_of_pytest_xdist_are_launched(tmp_path):
-    """They are interpreters of their own, started by execnet."""
+    """execnet starts each worker as a new interpreter."""
     if importlib.util.find_spec("xdist") is None:
         pytest.skip(not_installed("xdist"))
     write(

@@ -1,6 +1,6 @@
-"""What Chainer computed on Python 3.8 with NumPy 1.22 it computes here: every fault that was found by name.
+"""Repaired Chainer gives the results of Python 3.8 with NumPy 1.22: one test for each known fault.
 
-The numbers were printed there by plain Chainer. `test_same_as_reference` compares everything else.
+Plain Chainer printed the expected numbers there. `test_same_as_reference` compares everything else.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ INSTALLED = [
 
 
 def source_of(module):
-    """As it was installed; to find a module would import its package, which may need another that is not there."""
+    """Reads the installed source. Finding the module would import its package, whose requirements may be missing."""
     package, *names = module.split(".")
     folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
     return folder.joinpath(*names).with_suffix(".py").read_text(encoding="utf-8")
 
 
-# The table
+# The table of repairs
 
 
 @pytest.mark.parametrize("module", sorted(set(INSTALLED)))
 def test_every_repair_changes_code_and_nothing_else(module):
-    """Each text is there; strings, such as the source of a CUDA kernel, and the number of lines stay."""
+    """Chainer's source has each text to replace; no line is added, and no string, such as a CUDA kernel, changes."""
     if module.startswith("chainer") and chainer.__version__ != "7.8.1" and module != "chainer.reporter":
         pytest.skip("the table is of Chainer 7.8.1")
     source = source_of(module)
@@ -59,13 +59,13 @@ def test_every_repair_changes_code_and_nothing_else(module):
 
 
 def texts_of(source):
-    """The strings of more than one word in it."""
+    """Returns the strings of more than one word."""
     constants = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
     return {value for value in constants if isinstance(value, str) and len(value.split()) > 1}
 
 
-def test_every_repair_says_since_when_and_what_is_seen_without_it():
-    """For the page that is made of the table."""
+def test_every_repair_names_a_version_and_a_symptom():
+    """The documentation shows the table."""
     for repair in REPAIRS:
         assert all((repair.modules, repair.what, repair.since, repair.seen, repair.changes)), repair
         assert repair.since.split()[0] in (
@@ -80,11 +80,11 @@ def test_every_repair_says_since_when_and_what_is_seen_without_it():
         )
 
 
-# Wrong without a word
+# Silently wrong results
 
 
 def summary_of(value, times, weight=1):
-    """The mean and standard deviation of a value that is reported many times."""
+    """Returns the mean and standard deviation of a value that is reported many times."""
     summary = chainer.reporter.Summary()
     for _ in range(times):
         summary.add(value, weight)
@@ -104,14 +104,14 @@ def summary_of(value, times, weight=1):
     ],
     ids=str,
 )
-def test_a_summary_is_of_the_values_whatever_their_dtype(value, times, mean, deviation):
-    """It summed in the value's dtype: 0.41 for ones, nan for the deviation."""
+def test_a_summary_is_right_for_every_dtype(value, times, mean, deviation):
+    """Without the repair the sum has the value's dtype: the mean of ones is 0.41, the deviation NaN."""
     assert summary_of(value, times) == pytest.approx((mean, deviation), rel=1e-12, abs=1e-7)
 
 
 @pytest.mark.parametrize("weight", [numpy.float16(0.5), numpy.uint8(200), numpy.array(3, "i1")], ids=str)
-def test_a_weight_of_any_dtype_counts_as_it_is(weight):
-    """Sums of narrow weights overflowed: 0 and 2.5 in place of 0.5."""
+def test_weights_of_a_summary_do_not_overflow(weight):
+    """Without the repair, sums of narrow weights overflow: means of 0 and 2.5 instead of 0.5."""
     summary = chainer.reporter.DictSummary()
     for _ in range(5_000):
         summary.add({"x": (0.5, weight)})
@@ -119,7 +119,7 @@ def test_a_weight_of_any_dtype_counts_as_it_is(weight):
 
 
 def log_of(folder, report, iterations, *others):
-    """Trains a model that reports the same in every iteration; returns the entry of the log."""
+    """Trains a model that reports the same values in every iteration, and returns the log entry."""
 
     class Model(chainer.Chain):
         def __init__(self):
@@ -144,13 +144,13 @@ def log_of(folder, report, iterations, *others):
     return log.log[-1]
 
 
-def test_a_log_of_float16_losses_is_of_the_losses(tmp_path):
-    """4,000 losses of 1 were 0.512."""
+def test_a_log_of_float16_losses_has_the_right_mean(tmp_path):
+    """Without the repair the mean of 4,000 losses of 1 is 0.512."""
     assert log_of(tmp_path, {"loss": numpy.float16(1)}, 4_000)["main/loss"] == 1
 
 
-def test_an_evaluator_of_float16_accuracies_is_of_the_accuracies():
-    """3,000 batches, each right: 0.683."""
+def test_an_evaluator_of_float16_accuracies_has_the_right_mean():
+    """Without the repair the mean accuracy of 3,000 correct batches is 0.683."""
     model = chainer.Chain()
     iterator = chainer.iterators.SerialIterator(numpy.ones((3_000, 1), "f"), 1, repeat=False, shuffle=False)
     evaluator = extensions.Evaluator(
@@ -165,21 +165,21 @@ def test_an_evaluator_of_float16_accuracies_is_of_the_accuracies():
     ids=str,
 )
 def test_a_micro_average_does_not_wrap_around(tmp_path, right, total, times):
-    """Small integers were added in their own dtype: 0.223, and 0.674 for float16."""
+    """Without the repair small integers are added in their own dtype: 0.223, and 0.674 for float16."""
     average = extensions.MicroAverage("main/right", "main/total", "main/ratio", trigger=(times, "iteration"))
     found = log_of(tmp_path, {"right": right, "total": total}, times, average)["main/ratio"]
     assert found == pytest.approx(float(right) / float(total), rel=1e-12)
 
 
 def test_observations_of_several_ranks_are_averaged_in_double_precision():
-    """Four times 1,000 ones of float16 were 0.512."""
+    """Without the repair the mean of four times 1,000 float16 ones is 0.512."""
     aggregator = importlib.import_module("chainermn.extensions.observation_aggregator")
     assert aggregator._average_2d([[numpy.float16(1)] * 1_000] * 4) == 1
     assert aggregator._average_2d([[numpy.ones(2, "f2")] * 3]).dtype == "f2"
 
 
 def optimizer_of(optimizer, *values, dtype="f", shape=()):
-    """An optimizer of a model with such parameters, whose gradients are the values."""
+    """Returns an optimizer of a model with parameters of this dtype and shape, whose gradients are the values."""
     model = chainer.Link()
     with model.init_scope():
         for i, value in enumerate(values):
@@ -189,7 +189,7 @@ def optimizer_of(optimizer, *values, dtype="f", shape=()):
 
 
 def test_clipping_of_float16_gradients_clips_them():
-    """The sum of squares overflowed, and the rate was zero: nothing was learned."""
+    """Without the repair the sum of squares overflows and the rate is zero: training stands still."""
     optimizer = optimizer_of(chainer.optimizers.SGD(), 20, 20, 20, dtype="f2", shape=(100,))
     chainer.optimizer_hooks.GradientClipping(1)(optimizer)
     for param in optimizer.target.params():
@@ -197,7 +197,7 @@ def test_clipping_of_float16_gradients_clips_them():
 
 
 def test_layerwise_rates_of_float16_parameters_are_finite():
-    """The norm of a gradient of 2^-16 lost its eps: the parameter became infinite."""
+    """Without the repair eps vanishes beside the norm of a gradient of 2^-16: the parameter becomes infinite."""
     optimizer = optimizer_of(chainer.optimizers.SGD(1.0), 2**-16, dtype="f2", shape=(1,))
     optimizer.target.p0.array[...] = 1.5
     optimizer.add_hook(chainer.optimizer_hooks.GradientLARS())
@@ -206,7 +206,7 @@ def test_layerwise_rates_of_float16_parameters_are_finite():
 
 
 def test_hyperparameters_that_are_numpy_scalars_widen_no_state():
-    """eps of numpy.float64 made float64 states of float32 parameters."""
+    """Without the repair an eps of type numpy.float64 gives float32 parameters float64 states."""
     for name in ("SMORMS3", "MSVAG", "Adam", "RMSprop"):
         optimizer = optimizer_of(getattr(chainer.optimizers, name)(), 0.5, shape=(3,))
         for key, value in optimizer.hyperparam.get_dict().items():
@@ -219,7 +219,7 @@ def test_hyperparameters_that_are_numpy_scalars_widen_no_state():
 
 
 def test_a_rule_keeps_hyperparameters_that_can_be_copied_while_it_is_updated():
-    """Chainer's rules get promoted ones for the time of an update; a user's rules have theirs."""
+    """Chainer's rules get promoted hyperparameters during an update only; a user's own rules keep theirs."""
     seen = []
 
     class Watching(type(chainer.optimizers.SGD().create_update_rule())):
@@ -247,8 +247,8 @@ def test_a_rule_keeps_hyperparameters_that_can_be_copied_while_it_is_updated():
 @pytest.mark.parametrize(
     ("name", "grad", "expected"), [("AdaGrad", 0, 1.0), ("SMORMS3", 0, 1.0), ("AdaDelta", 300, 0.88134765625)]
 )
-def test_a_float16_parameter_of_no_dimensions_is_stepped_in_double_precision(name, grad, expected):
-    """Its eps vanished in float16: 0 / 0 was nan, and AdaDelta stood still."""
+def test_a_zero_dimensional_float16_parameter_is_stepped_in_double_precision(name, grad, expected):
+    """Without the repair eps vanishes in float16: 0 / 0 is NaN, and AdaDelta makes no step."""
     optimizer = optimizer_of(getattr(chainer.optimizers, name)(), grad, dtype="f2")
     with numpy.errstate(over="ignore"):
         for _ in range(30):
@@ -256,8 +256,8 @@ def test_a_float16_parameter_of_no_dimensions_is_stepped_in_double_precision(nam
     assert float(optimizer.target.p0.array) == expected
 
 
-def test_samples_of_words_are_those_that_they_were():
-    """Thresholds of the alias method were rounded to float32: other samples for the same seed."""
+def test_walker_alias_draws_the_same_samples():
+    """Without the repair the alias method rounds its thresholds to float32: different samples for the same seed."""
     numpy.random.seed(0)
     sampler = chainer.utils.WalkerAlias([1, 2, 3, 4, 5])
     assert sampler.sample(12).tolist() == SAMPLES
@@ -266,17 +266,17 @@ def test_samples_of_words_are_those_that_they_were():
 SAMPLES = [3, 4, 3, 3, 2, 3, 2, 4, 4, 3, 4, 3]
 
 
-# What raised
+# Exceptions
 
 
 def test_batch_normalization_of_several_ranks_can_be_copied():
-    """copy.deepcopy of super() is endless recursion on Python 3.14; the communicator is shared, as ever."""
+    """On Python 3.14 copy.deepcopy of super() recurses for ever. The copy shares the communicator, as before."""
     pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
     links = importlib.import_module("chainermn.links")
     base = importlib.import_module("chainermn").CommunicatorBase
     communicator = type("Communicator", (base,), dict.fromkeys(base.__abstractmethods__))()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is experimental
+        warnings.simplefilter("ignore")  # Chainer warns that it is experimental
         link = links.MultiNodeBatchNormalization(3, communicator, communication_backend="mpi")
     copied = copy.deepcopy({"a": link, "b": link})
     assert copied["a"] is copied["b"]
@@ -288,7 +288,7 @@ def test_batch_normalization_of_several_ranks_can_be_copied():
 
 @pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2)])
 def test_sparse_products_of_float16_work(shape):
-    """SciPy takes no float16 any more."""
+    """SciPy no longer supports float16."""
     pytest.importorskip("scipy", reason=not_installed("scipy"))
     x = numpy.arange(4, dtype="f2").reshape(shape)
     sparse = chainer.utils.to_coo(x)
@@ -298,7 +298,7 @@ def test_sparse_products_of_float16_work(shape):
 
 
 def test_integer_variables_wrap_around():
-    """NumPy 2 refuses a Python number outside of the range."""
+    """NumPy 2 refuses a Python number that is out of the dtype's range."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert (chainer.Variable(numpy.array([0, 5], "u1")) - 1).array.tolist() == [255, 4]
@@ -306,14 +306,14 @@ def test_integer_variables_wrap_around():
 
 
 def test_padding_of_minus_one_is_the_largest_number_of_an_unsigned_dtype():
-    """In sequences and in batches."""
+    """This holds for sequences and batches."""
     sequences = [numpy.array([1, 2], "u1"), numpy.array([3], "u1")]
     assert F.pad_sequence(sequences, padding=-1).array.tolist() == [[1, 2], [3, 255]]
     assert chainer.dataset.concat_examples(sequences, padding=-1).tolist() == [[1, 2], [3, 255]]
 
 
 def test_a_label_of_minus_one_is_the_largest_number_of_an_unsigned_dtype(tmp_path):
-    """It marks an image to be ignored."""
+    """The label -1 marks an image that the loss ignores."""
     image = pytest.importorskip("PIL.Image", reason=not_installed("PIL"))
     image.new("L", (2, 2)).save(tmp_path / "a.png")
     dataset = chainer.datasets.LabeledImageDataset([("a.png", -1)], str(tmp_path), label_dtype=numpy.uint8)
@@ -323,7 +323,7 @@ def test_a_label_of_minus_one_is_the_largest_number_of_an_unsigned_dtype(tmp_pat
 
 @pytest.mark.parametrize("number", [numpy.float32, numpy.float64, numpy.array])
 def test_normalizations_take_numpy_scalars(number):
-    """They widened float32, which the types of a backward pass refuse."""
+    """Without the repair the scalars widen float32 arrays, and backward refuses the types."""
     x = chainer.Variable(numpy.random.RandomState(0).standard_normal((4, 2, 3)).astype("f"))
     one, zero = numpy.ones(2, "f"), numpy.zeros(2, "f")
     calls = [
@@ -344,7 +344,7 @@ def test_normalizations_take_numpy_scalars(number):
 
 
 def test_chainermn_unpacks_gradients_that_were_sent_in_another_dtype():
-    """NumPy 2 and CuPy 14 refuse copy=False where a copy is needed."""
+    """NumPy 2 and CuPy 14 refuse copy=False if a copy is needed."""
     pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
     memory = importlib.import_module("chainermn.communicators._memory_utility")
 
@@ -359,12 +359,12 @@ def test_chainermn_unpacks_gradients_that_were_sent_in_another_dtype():
 
 
 def test_a_variable_says_on_which_device_it_is():
-    """NumPy's arrays have an attribute device now."""
+    """NumPy 2 arrays have an attribute `device`, whose value "cpu" Chainer would print."""
     assert "device: CPU\n" in chainer.Variable(numpy.ones(2, "f")).debug_print()
 
 
 def test_caffe_models_are_read_and_written(tmp_path):
-    """protobuf 4 refuses what its compiler generated for version 3."""
+    """protobuf 4 refuses the code that its compiler generated for version 3."""
     caffe = importlib.import_module("chainer.exporters.caffe")
     functions = importlib.import_module("chainer.links.caffe.caffe_function")
 
@@ -386,7 +386,7 @@ def test_caffe_models_are_read_and_written(tmp_path):
 
 
 def test_onnx_models_are_written():
-    """ONNX has functions in place of onnx.mapping; Chainer said that it was not installed."""
+    """ONNX replaced onnx.mapping by functions; without the repair Chainer says that ONNX is not installed."""
     pytest.importorskip("onnx", reason=not_installed("onnx"))
     exporter = importlib.import_module("onnx_chainer")
     model = chainer.Sequential(L.Linear(3, 2), F.relu, lambda x: F.cast(x, numpy.float64))
@@ -400,14 +400,14 @@ def test_onnx_models_are_written():
 
 
 def test_a_deconvolution_has_a_gradient_of_its_weight_alone():
-    """Chainer's own bug, on every stack."""
+    """This is a bug of Chainer with every version of NumPy and Python."""
     w = chainer.Parameter(numpy.ones((1, 1, 2, 2), "f"))
     F.sum(F.deconvolution_2d(numpy.ones((1, 1, 3, 3), "f"), w)).backward()
     assert w.grad.tolist() == [[[[9, 9], [9, 9]]]]
 
 
-def test_nothing_that_chainer_calls_here_is_deprecated():
-    """numpy.fix, a positional out, the shape of an array that is set."""
+def test_repaired_functions_give_no_deprecation_warning():
+    """Cases: numpy.fix, a positional argument `out`, and an assignment to an array's shape."""
     x = numpy.array([-1.5, 1.5], "f")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -419,12 +419,12 @@ def test_nothing_that_chainer_calls_here_is_deprecated():
         assert link.linear.b.array.tolist() == [7] * 4
 
 
-# What could not be used at all
+# Functions that failed with any input
 
 
 @pytest.mark.parametrize(("mode", "align_corners"), [("bilinear", True), ("bilinear", False), ("nearest", False)])
 def test_resize_images_works(mode, align_corners):
-    """Its indices were computed in numpy.float, which is gone; enlarging by one is the identity."""
+    """Chainer computes the indices in numpy.float, which is gone. Resizing to the same size is the identity."""
     x = numpy.random.RandomState(0).standard_normal((1, 2, 3, 4)).astype("f4")
     same = chainer.functions.resize_images(x, (3, 4), mode=mode, align_corners=align_corners)
     numpy.testing.assert_allclose(same.array, x, rtol=1e-6)
@@ -436,7 +436,7 @@ def test_resize_images_works(mode, align_corners):
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_as_strided_and_its_backward_work(dtype):
-    """A sliding window of two: inner elements are seen twice, so their gradient is two."""
+    """Windows of two elements slide over the array: inner elements occur twice, so their gradient is two."""
     x = chainer.Variable(numpy.arange(5, dtype=dtype))
     y = chainer.functions.as_strided(x, (4, 2), (1, 1), 0)
     numpy.testing.assert_array_equal(y.array, [[0, 1], [1, 2], [2, 3], [3, 4]])
@@ -446,14 +446,14 @@ def test_as_strided_and_its_backward_work(dtype):
 
 
 def test_categorical_log_prob_works():
-    """The logarithm of each row's own probability."""
+    """It is the logarithm of the probability of each row's category."""
     p = numpy.array([[0.25, 0.75], [0.5, 0.5]], "f4")
     log_p = chainer.distributions.Categorical(p).log_prob(numpy.array([1, 0], "i4"))
     numpy.testing.assert_allclose(log_p.array, numpy.log([0.75, 0.5]), rtol=1e-6)
 
 
-def test_the_iterator_of_chainermn_hands_out_the_data():
-    """Master and slave, joined by a communicator that is a queue: the size arrives as an array of one element."""
+def test_the_iterator_of_chainermn_returns_the_data():
+    """Two ranks share a queue as communicator. The batch size arrives as an array of one element."""
     iterators = importlib.import_module("chainermn.iterators.multi_node_iterator")
 
     class Communicator:

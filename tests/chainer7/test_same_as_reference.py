@@ -1,4 +1,4 @@
-"""Chainer computes what it computed on Python 3.8 with NumPy 1.22, which `chainer7.probes` has a record of."""
+"""Chainer gives the results that `chainer7.probes` recorded on Python 3.8 with NumPy 1.22."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def outcomes_of(name):
-    """What a name's probes give here."""
+    """Returns the outcomes of a name's probes in this environment."""
     package = names.NEEDS.get(name)
     if package and not importlib.util.find_spec(package):
         pytest.skip(not_installed(package))
@@ -29,8 +29,8 @@ def outcomes_of(name):
 
 
 @pytest.mark.parametrize("name", sorted(PROBES))
-def test_computes_what_it_computed(name):
-    """Every dtype and shape, every value within a few units in the last place, every exception; no new warning."""
+def test_results_are_those_of_the_record(name):
+    """Dtypes, shapes and exceptions are the same, values within a few units in the last place; no warning is new."""
     outcomes = outcomes_of(name)
     assert outcomes.keys() == RECORDED[name].keys()
     found = [
@@ -41,8 +41,8 @@ def test_computes_what_it_computed(name):
     assert not found, f"{len(found)} differences, of which the first are:\n" + "\n".join(found[:20])
 
 
-def test_every_public_name_is_compared_or_says_why_not():
-    """A new one, or one that was renamed, has neither probes nor a reason."""
+def test_every_public_name_has_probes_or_a_reason():
+    """A new or renamed public name has neither probes nor a reason, so this test fails."""
     public = set(names.public_names())
     assert public - PROBES.keys() == names.LEFT_OUT.keys()
     assert PROBES.keys() <= public
@@ -50,12 +50,12 @@ def test_every_public_name_is_compared_or_says_why_not():
 
 
 def test_the_public_names_are_those_of_the_reference():
-    """None has appeared and none has gone."""
+    """No name is new or missing."""
     assert names.public_names() == ABOUT["names"]
 
 
-def test_every_name_has_given_something():
-    """Probes that can only fail would compare nothing; these names are there to raise, or raise for everyone."""
+def test_every_name_has_a_recorded_result():
+    """A name whose probes all raise compares no result. Only the names in RAISING may raise in every call."""
     silent = [
         name
         for name, calls in RECORDED.items()
@@ -65,7 +65,7 @@ def test_every_name_has_given_something():
 
 
 def test_every_kind_of_input_has_been_compared():
-    """Some call of some name has worked in each dtype, with numbers of each form, and backwards twice."""
+    """For each dtype and each form of numbers some call succeeded, and some call has second derivatives."""
     worked = {
         call.split()[1:][i]
         for calls in RECORDED.values()
@@ -93,7 +93,7 @@ NUMBERS = numpy.array([1, 100, -3], "f4")
     ],
 )
 def test_a_result_that_changed_is_found(changed, said):
-    """By one unit more than the bound, in its dtype, its shape, its kind, or into NaN."""
+    """Cases: one unit beyond the bound, another dtype, another shape, another kind of object, and NaN."""
     recorded = {"": NUMBERS}
     assert not list(record.differences({"": numpy.nextafter(NUMBERS, 200)}, recorded, ARITHMETIC))
     (difference,) = record.differences(
@@ -102,8 +102,8 @@ def test_a_result_that_changed_is_found(changed, said):
     assert said in difference
 
 
-def test_what_is_missing_new_or_warned_of_is_found():
-    """A warning that is no longer given is not."""
+def test_a_missing_value_a_new_value_and_a_new_warning_are_found():
+    """A warning that is no longer given is no difference."""
     recorded = {"x": NUMBERS, "warns FutureWarning: then": None}
     found = list(record.differences({"raises": "TypeError", "warns FutureWarning: now": None}, recorded, ARITHMETIC))
     assert [difference.split(":")[0] for difference in found] == ["raises", "warns FutureWarning", "x"]
@@ -111,23 +111,23 @@ def test_what_is_missing_new_or_warned_of_is_found():
 
 
 def test_an_exception_of_another_type_is_found():
-    """NumPy's own are known by the first class of Python's that they are."""
+    """NumPy renamed its exceptions, so the comparison uses their first base class of Python."""
     (difference,) = record.differences({"raises": "OverflowError"}, {"raises": "InvalidType"}, ARITHMETIC)
     assert difference == "raises: 'OverflowError', not 'InvalidType'"
     outcome = runner.run(lambda: numpy.zeros(2).sum(axis=3), "float32", "python")
     assert outcome == {"raises": "ValueError"}
 
 
-def test_elements_are_measured_by_the_largest_where_sums_cancel():
-    """In units of the largest element of the array, or of the element itself."""
+def test_sums_are_compared_in_units_of_the_largest_element():
+    """A sum is compared in units of the array's largest element, any other result in units of the element itself."""
     other = NUMBERS.copy()
     other[0] += 20 * numpy.spacing(NUMBERS[1])
     assert record.parts_of(SUMS, other, NUMBERS).max() < 1
     assert record.parts_of(Bound(1000), other, NUMBERS).max() > 1
 
 
-def test_float16_is_never_measured_more_loosely_than_a_few_of_its_units():
-    """A bound of hundreds of units would let a float16 be anything."""
+def test_a_float16_may_differ_by_a_few_units_only():
+    """Hundreds of units of float16 would accept almost any number."""
     half = NUMBERS.astype("f2")
     other = half.copy()
     other[1] += 8 * numpy.spacing(half[1])
@@ -136,14 +136,14 @@ def test_float16_is_never_measured_more_loosely_than_a_few_of_its_units():
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_a_narrow_scalar_is_found(dtype):
-    """What NumPy 2 does with a NumPy scalar, in a function of which NumPy 1 would have kept the array's dtype."""
+    """A NumPy scalar widens the result on NumPy 2; on NumPy 1 the result keeps the array's dtype."""
     then = runner.run(lambda x=normal[2, 3], h=h: x * float(h(0.75)), dtype, "float64")
     now = runner.run(lambda x=normal[2, 3], h=h: chainer.Variable(x.array * numpy.array([h(0.75)])), dtype, "float64")
     assert bool(list(record.differences({"": now[""]}, {"": then[""]}, ARITHMETIC))) == (dtype != "float64")
 
 
-def test_the_record_reads_as_it_was_written(tmp_path):
-    """With every dtype, shapes of none and of nothing, and strings."""
+def test_the_record_round_trips(tmp_path):
+    """Cases: every dtype, empty and zero-dimensional arrays, strings and None."""
     outcome = {dtype: numpy.arange(3).astype(dtype) for dtype in (*FLOATS, *INTEGERS, "bool", "complex64")}
     outcome.update({"empty": numpy.zeros((0, 2)), "scalar": numpy.array(2.5), "text": "text", "none": None})
     for name in ("once.npz", "again.npz"):
@@ -155,8 +155,8 @@ def test_the_record_reads_as_it_was_written(tmp_path):
     assert (tmp_path / "once.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
 
 
-def test_the_record_is_made_on_no_other_stack(monkeypatch):
-    """It says what is wrong with this one, and writes nothing."""
+def test_the_record_is_not_made_on_another_stack(monkeypatch):
+    """On any other stack the command says what is wrong, and writes nothing."""
     from chainer7.probes import __main__ as command
 
     monkeypatch.setattr(record, "write", lambda *_: pytest.fail("written"))

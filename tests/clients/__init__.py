@@ -1,1 +1,1 @@
-"""Programs of others that train with this optimizer; ``python -m clients`` holds each to Chainer's class."""
+"""Third-party programs that train with this optimizer; ``python -m clients`` compares each with Chainer's class."""

@@ -1,14 +1,14 @@
-"""Prints how each client has fared; the status is 1 if one has not ended with the bits of Chainer's class."""
+"""Prints the result of each client; the exit status is 1 if one differs from Chainer's class in any bit."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-# One thread, so that the bits of the gradients do not depend on what else the machine does.
+# With one thread the bits of the gradients do not depend on the machine's load.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Chainer is importable from here on.
+# This makes Chainer importable.
 import rmsprop_graves  # noqa: F401  isort: skip
 
 from clients.comparison import main

@@ -1,4 +1,4 @@
-"""The models of three examples in Chainer's documentation, in words of our own, on data that come with a package."""
+"""The models of three examples in Chainer's documentation, written anew, on data that come with a package."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy
 from chainer import distributions as D
 from chainer.training import extensions, updaters
 
-STREAMS = 20  # places of the text that are read side by side
-STEPS = 20  # words of each between two updates, through which the gradient flows back
+STREAMS = 20  # number of positions in the text that are read in parallel
+STEPS = 20  # words of each stream between two updates, which the gradient flows back through
 
 
 def digits():
-    """Scikit-learn's 1,797 handwritten digits: images of 64 pixels from 0 to 1, and what they show."""
-    # Here, so that the language model can be trained without scikit-learn.
+    """Scikit-learn's 1,797 handwritten digits: images of 64 pixels from 0 to 1, and the digits."""
+    # Imported here: the language model can be trained without scikit-learn.
     from sklearn.datasets import load_digits
 
     x, t = load_digits(return_X_y=True)
@@ -38,7 +38,7 @@ def mnist_mlp(optimizer, updates=200):
 
 
 class LanguageModel(chainer.Chain):
-    """Scores of the next word, by two LSTMs whose state runs on."""
+    """Scores the next word by two LSTMs, which keep their state from call to call."""
 
     def __init__(self, n_words, n_units):
         """Makes the layers, uniform between -0.1 and 0.1."""
@@ -59,7 +59,7 @@ class LanguageModel(chainer.Chain):
 
 
 class BPTTUpdater(updaters.StandardUpdater):
-    """Updates after a number of steps in time, and cuts the graph there."""
+    """Updates after a number of time steps, and truncates backpropagation there."""
 
     def update_core(self):
         """One update."""
@@ -89,7 +89,7 @@ def ptb_lstm(optimizer, updates=100, units=200):
 
 
 class Encoder(chainer.Chain):
-    """The distribution of the latent variables of an image."""
+    """The distribution of the latent variables for a given image."""
 
     def __init__(self, n_hidden, n_latent):
         """Makes the layers."""
@@ -106,7 +106,7 @@ class Encoder(chainer.Chain):
 
 
 class Decoder(chainer.Chain):
-    """The distribution of the image of latent variables."""
+    """The distribution of the image for given latent variables."""
 
     def __init__(self, n_hidden, n_pixels):
         """Makes the layers."""
@@ -125,7 +125,7 @@ class NegativeELBO(chainer.Chain):
     """The loss of a variational autoencoder: the evidence lower bound, with its sign changed."""
 
     def __init__(self, n_pixels, n_hidden=500, n_latent=20):
-        """Makes both halves."""
+        """Makes the encoder and the decoder."""
         super().__init__()
         self.n_latent = n_latent
         with self.init_scope():
@@ -143,7 +143,7 @@ class NegativeELBO(chainer.Chain):
 
 
 def vae(optimizer, updates=300):
-    """A variational autoencoder of the digits in black and white, by Chainer's distributions."""
+    """Trains a variational autoencoder on the digits in black and white, with Chainer's distributions."""
     images = (digits()[0] >= 0.5).astype("f")
     optimizer.setup(NegativeELBO(images.shape[1]))
     updater = updaters.StandardUpdater(chainer.iterators.SerialIterator(images, 100), optimizer)

@@ -7,8 +7,8 @@ was written for (Python 3.8, NumPy 1.22); the other one has this package, whose 
 pytest and mock. The tests run against the installed Chainer, never against the checkout's. The status is 1 if a case
 that passes on the reference does not pass on the other stack.
 
-The results are kept in the folder of --out. An interrupted run goes on where it stopped; when both are complete, the
-command only compares. --again runs anew, --only selects some test files.
+The results are in the folder of --out. An interrupted run continues where it stopped; when both stacks are complete,
+the command only compares them. --again starts over, --only selects some test files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 SUITES = ("chainer_tests", "chainermn_tests", "onnx_chainer_tests")
 MARKERS = "not gpu and not multi_gpu and not cudnn and not ideep and not chainerx and not theano and not slow"
 
-# What the test files themselves do that newer packages have ended: (old, new, why). Both stacks run the mended files.
+# Repairs of test files that use removed features themselves: (old, new, why). Both stacks run the repaired files.
 MENDS = (
     ("dtype=numpy.bool)", "dtype=bool)", "deprecated in NumPy 1.20, another type since 2.0"),
     ("np.int)", "int)", "deprecated in NumPy 1.20, removed in 1.24"),
@@ -46,7 +46,7 @@ MENDS = (
     ("return unittest.SkipTest(msg)", "raise unittest.SkipTest(msg)", "a test that returns a value: Python 3.11"),
 )
 
-# Every warning is an error in Chainer's tests, apart from those of its setup.cfg and those that fail on the reference.
+# In Chainer's tests every warning is an error, apart from the exceptions in its setup.cfg and those of the reference.
 IGNORED = """
     ignore:.* is a deprecated alias:DeprecationWarning
     ignore::ResourceWarning
@@ -54,16 +54,16 @@ IGNORED = """
 
 
 def main(arguments=None):
-    """Runs what has not run yet, prints the comparison, and returns the exit status."""
+    """Runs the remaining tests, prints the comparison, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path, help="Chainer's repository at v7.8.1")
     parser.add_argument("--reference", metavar="PYTHON", help="the Python of the stack to compare with")
     parser.add_argument("--python", metavar="PYTHON", help="the Python of the stack to test, with rmsprop_graves")
     parser.add_argument("--out", type=Path, default=Path("chainer-suite"), help="folder for the results")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only test files whose path contains one of these")
-    parser.add_argument("--again", action="store_true", help="forget the results of the stacks given here")
+    parser.add_argument("--again", action="store_true", help="delete the results of the given stacks first")
     parser.add_argument("--patience", type=float, default=300, help="seconds after which a case counts as hung")
-    parser.add_argument("--all-combinations", action="store_true", help="of parameters, not only all pairs of values")
+    parser.add_argument("--all-combinations", action="store_true", help="run all combinations of parameters, not only pairs")
     options = parser.parse_args(arguments)
 
     os.environ["CHAINER_TEST_PAIRWISE_PARAMETERIZATION"] = "never" if options.all_combinations else "always"
@@ -84,7 +84,7 @@ def main(arguments=None):
 
 
 def copy_tests(checkout, source):
-    """Copies the tests without Chainer itself, and mends them."""
+    """Copies the tests without Chainer itself, and repairs them."""
     shutil.rmtree(source, ignore_errors=True)
     (source / "tests").mkdir(parents=True)
     settings = (checkout / "setup.cfg").read_text()
@@ -105,18 +105,18 @@ def copy_tests(checkout, source):
 
 
 def test_files(tests, only):
-    """The paths of the test files, relative to the folder of the tests."""
+    """Returns the paths of the test files, relative to the folder of the tests."""
     names = sorted(str(path.relative_to(tests)) for suite in SUITES for path in (tests / suite).rglob("test_*.py"))
     return [name for name in names if not only or any(text in name for text in only)]
 
 
 def log_of(folder, file):
-    """The file that holds the results of a test file on one stack."""
+    """Returns the path of the log for a test file on one stack."""
     return folder / f"{file}.jsonl"
 
 
 def read(log):
-    """The cases in a log with the last entry of each, and the entry that ends it (None where it is incomplete)."""
+    """Returns the last entry of each case in a log, and the entry that ends the log (None if it is incomplete)."""
     cases, end = {}, None
     with contextlib.suppress(FileNotFoundError), log.open() as lines:
         for line in lines:
@@ -140,7 +140,7 @@ def run(python, files, folder, patience):
     for number, file in enumerate(left, 1):
         log = log_of(folder, file)
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("")  # an interrupted run may have left a part
+        log.write_text("")  # an interrupted run may have left an incomplete log
         start = time.monotonic()
         while True:
             why = run_process([*python, __file__, "inside", file, str(log)], log, patience)
@@ -148,7 +148,7 @@ def run(python, files, folder, patience):
             if why or stuck:
                 for case in stuck or ["the process"]:
                     add(log, case=case, outcome="failed", why=why or "the process ended before the case")
-            # A case that hung or crashed has failed; the cases after it run in another process.
+            # A case that hung or crashed has failed. A new process runs the cases after it.
             if not stuck:
                 break
         seconds = round(time.monotonic() - start, 1)
@@ -158,7 +158,7 @@ def run(python, files, folder, patience):
 
 
 def run_process(command, log, patience):
-    """Runs a command until it ends or `log` has not grown for a while; returns what went wrong, if anything."""
+    """Runs a command until it ends or `log` stops growing; returns a description of what went wrong, if anything."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         environment = {
             **os.environ,
@@ -187,7 +187,7 @@ def run_process(command, log, patience):
                     size, since = log.stat().st_size, time.monotonic()
                 hung = time.monotonic() - since > patience
         finally:
-            # Also ends the workers that a test has left behind.
+            # A test may have left workers behind.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -199,19 +199,19 @@ def run_process(command, log, patience):
 
 
 def inside(file, log):
-    """Runs one test file in this process, without the cases that the log has already; returns 0 if it could."""
+    """Runs the cases of one test file that are not in the log yet, in this process; returns 0 on success."""
     sys.path.pop(0)  # the folder of this script
     import chainer
     import numpy
     import pytest
 
-    # Of the ranks of an MPI program the first one counts.
+    # Of an MPI program only the first rank's log counts.
     rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
     log = Path(log if rank == "0" else f"{log}.{rank}")
     source = next(folder / "source" for folder in log.parents if (folder / "source").is_dir())
     python = ".".join(map(str, sys.version_info[:3]))
     add(log, stack=f"Python {python}, NumPy {numpy.__version__}, Chainer {chainer.__version__}")
-    seed()  # some parameters of cases are random
+    seed()  # some cases have random parameters
     status = pytest.main(
         [
             *("-c", str(source / "setup.cfg"), "-o", "addopts=", "-m", MARKERS, "-q", "--tb=short"),
@@ -219,7 +219,7 @@ def inside(file, log):
         ],
         plugins=[Recorder(log)],
     )
-    # Every case passed, some failed, the file cannot be imported, or it has no case.
+    # pytest's status if every case passed, some failed, the file cannot be imported, or it has no cases.
     return 0 if status in (0, 1, 2, 5) else status
 
 
@@ -227,7 +227,7 @@ class Recorder:
     """A pytest plugin that logs the outcome of each case as soon as it is known."""
 
     def __init__(self, log):
-        """Starts from the cases that the log has already."""
+        """Takes the cases that are already in the log."""
         self.log = log
         self.done = read(log)[0]
         self.reports = []
@@ -237,7 +237,7 @@ class Recorder:
         add(self.log, case=case_of(nodeid), outcome=outcome, why=why[-3000:])
 
     def pytest_collection_modifyitems(self, items):
-        """Leaves out the cases of earlier processes."""
+        """Skips the cases that earlier processes ran."""
         items[:] = [item for item in items if case_of(item.nodeid) not in self.done]
 
     def pytest_collectreport(self, report):
@@ -246,12 +246,12 @@ class Recorder:
             self.add(report.nodeid, "failed", report.longreprtext)
 
     def pytest_runtest_logstart(self, nodeid):
-        """Logs the start, for a case that never ends."""
+        """Logs the start, so that a case that never ends is in the log."""
         self.reports = []
         self.add(nodeid, "started")
 
     def pytest_runtest_setup(self):
-        """Makes the random numbers of a case the same on both stacks."""
+        """Seeds the random numbers, so that a case gets the same ones on both stacks."""
         seed()
 
     def pytest_runtest_logreport(self, report):
@@ -259,13 +259,13 @@ class Recorder:
         self.reports.append(report)
 
     def pytest_runtest_logfinish(self, nodeid):
-        """Logs the worst of them."""
+        """Logs the worst outcome of the three phases."""
         worst = min(self.reports, key=lambda report: ("failed", "skipped", "passed").index(report.outcome))
         self.add(nodeid, worst.outcome, worst.longreprtext)
 
 
 def seed():
-    """Starts the random numbers from the same point."""
+    """Seeds all random number generators."""
     import random
 
     import numpy
@@ -275,7 +275,7 @@ def seed():
 
 
 def case_of(nodeid):
-    """The part of pytest's name of a case that follows the file."""
+    """Returns pytest's name of a case without the file."""
     return nodeid.partition("::")[2] or "the file"
 
 
@@ -294,7 +294,7 @@ def compare(reference, subject, files):
         for case, entry in ours.items():
             if entry["outcome"] != "passed":
                 continue
-            # Where a file or its process failed as a whole, its cases have no entry of their own.
+            # If a file or its process failed as a whole, its cases have no entries.
             entries = (theirs.get(name) for name in (names.get(case), "the file", "the process"))
             found = next(filter(None, entries), {"outcome": "not run", "why": "not run"})
             if found["outcome"] != "passed":
@@ -307,7 +307,7 @@ def compare(reference, subject, files):
     for folder in sorted(counts, key=lambda folder: (folder == "all", folder)):
         print(f"{folder:<42}{''.join(f'{counts[folder][key]:>10,}' for key in ('reference', 'passed', 'failed'))}")
     if incomplete:
-        print(f"\nnot compared, for they have not run on both: {incomplete} test files")
+        print(f"\nnot compared, because they have not run on both stacks: {incomplete} test files")
     for (file, last), cases in failed.items():
         print(f"\nfailed, {len(cases)}: {file}\n    {last}")
         print("".join(f"    {case}\n" for case in cases[:3]), end="    ...\n" * (len(cases) > 3))
@@ -315,12 +315,12 @@ def compare(reference, subject, files):
 
 
 def last_line(entry):
-    """The line of a failure that names the error."""
+    """Returns the line of a failure that names the error."""
     return (entry["why"].strip().splitlines() or [entry["outcome"]])[-1]
 
 
 def stacks(folder, files):
-    """The stacks that the results in a folder come from, with the seconds that they took."""
+    """Returns the stacks that made the results in a folder, and the seconds that each took."""
     seconds = Counter()
     stack = "one that did not start"
     for file in files:
@@ -332,7 +332,7 @@ def stacks(folder, files):
 
 
 def partners(ours, theirs):
-    """The name on the other stack of each case: the same, or the same apart from the text of parameter values."""
+    """Maps each case to its name on the other stack, where the text of parameter values may differ."""
     names = {case: case for case in ours if case in theirs}
     rest = defaultdict(list)
     for case in theirs:

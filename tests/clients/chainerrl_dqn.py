@@ -10,7 +10,7 @@ from chainerrl.envs.abc import ABC
 
 
 def dqn(optimizer, updates=1000, agent_class=chainerrl.agents.DQN):
-    """Trains as ChainerRL's scripts for Atari do, which decay the learning rate by a hook of each step."""
+    """Trains like ChainerRL's Atari scripts, with a hook that decays the learning rate at every step."""
     first_update = 100
     steps = first_update + updates
     env = ABC(size=3)
@@ -48,10 +48,10 @@ def dqn(optimizer, updates=1000, agent_class=chainerrl.agents.DQN):
 
 
 def double_dqn(optimizer, updates=1000):
-    """The same for the other agent."""
+    """Trains DoubleDQN like :func:`dqn`."""
     return dqn(optimizer, updates, chainerrl.agents.DoubleDQN)
 
 
 def set_lr(env, agent, value):
-    # The hook gives a NumPy scalar, by which Chainer's class computes in float64 on NumPy 2.
+    # The hook sets a NumPy scalar, with which Chainer's class computes in float64 on NumPy 2.
     agent.optimizer.lr = float(value)

@@ -15,12 +15,12 @@ from rdkit.Chem import Crippen
 
 from clients.chainer_examples import run_trainer
 
-# What a chain of carbon atoms ends with in alkanes, alcohols, amines, aldehydes, acids, esters, nitriles and so on.
+# Functional groups at the end of a carbon chain: alkanes, alcohols, amines, aldehydes, acids, esters, nitriles etc.
 ENDS = ("", "O", "N", "C=O", "C(=O)O", "C(=O)OC", "C#N", "Cl", "SC", "c1ccccc1")
 
 
 def ggnn(optimizer, updates=300):
-    """Predicts Crippen's estimate of log P, of how fatty a molecule is, for chains of two to eleven carbon atoms."""
+    """Learns Crippen's estimate of log P, the solubility in fat, for chains of two to eleven carbon atoms."""
     molecules = [Chem.MolFromSmiles("C" * length + end) for length in range(2, 12) for end in ENDS]
     preprocessor = GGNNPreprocessor()
     data = [

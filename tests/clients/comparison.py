@@ -1,4 +1,4 @@
-"""Each client trained by Chainer's class and by this package's, from the same seed, and compared to the bit."""
+"""Trains each client with Chainer's class and with this package's from the same seed, and compares all bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Client(NamedTuple):
     """A program that trains: ``module.function(optimizer)`` sets the optimizer up, trains and returns it."""
 
     title: str
-    module: str  # imported when its turn has come, for a package that it needs may be missing
+    module: str  # imported late, because it may need a package that is not installed
     function: str
     settings: dict
 
@@ -45,7 +45,7 @@ def row(title, parameters, elements, updates, *verdicts):
 
 
 def end_of(train, optimizer):
-    """What a training comes to: the parameters, the states and t of every rule, and t of the optimizer."""
+    """Returns the result of a training: the parameters, the states and t of every rule, and t of the optimizer."""
     random.seed(0)
     numpy.random.seed(0)
     optimizer = train(optimizer)
@@ -57,7 +57,7 @@ def end_of(train, optimizer):
 
 
 def first_difference(actual, expected):
-    """Where two ends of a training are not the same to the bit, in words; None where they are."""
+    """Describes the first difference between the bits of two results, or returns None."""
     if actual.keys() != expected.keys():
         return f"only one of them has {', '.join(sorted(actual.keys() ^ expected.keys()))}"
     for name, array in expected.items():
@@ -71,12 +71,12 @@ def first_difference(actual, expected):
 
 
 class Witness(ChainerRMSpropGraves):
-    """Chainer's class, which counts where the two are not meant to be the same."""
+    """Chainer's class, which also counts the elements where this package's results differ by design."""
 
     negative = 0
 
     def update(self, lossfun=None, *args, **kwds):
-        """Updates, and looks for a variance that rounding has made negative."""
+        """Updates, and counts variances that rounding has made negative."""
         super().update(lossfun, *args, **kwds)
         for param in self.target.params():
             state = param.update_rule.state
@@ -85,7 +85,7 @@ class Witness(ChainerRMSpropGraves):
 
 
 def compare(client, train):
-    """Trains by Chainer's class and with each kernel; returns the lines of the table and whether all are the same."""
+    """Trains with Chainer's class and with each kernel; returns the table's lines and whether all bits agree."""
     expected = end_of(train, ChainerRMSpropGraves(**client.settings))
     found = {}
     for kernel in KERNELS:
@@ -106,7 +106,7 @@ def compare(client, train):
 
 
 def main(clients=CLIENTS):
-    """Prints the table, a row as soon as it is known; returns the exit status."""
+    """Prints the table row by row, and returns the exit status."""
     print(f"Python {platform.python_version()}, NumPy {numpy.__version__}, Chainer {chainer.__version__}")
     print(row("", "parameters", "elements", "updates", *KERNELS), flush=True)
     status = 0

@@ -1,7 +1,7 @@
-"""Makes small synthetic data in the formats that the example scripts of Chainer read.
+"""Makes small synthetic datasets in the formats that Chainer's example scripts read.
 
-Usage: `python -m rmsprop_graves example_data.py FOLDER`, where FOLDER is a copy of Chainer's `examples`. The data sets
-that Chainer would download go into FOLDER/dataset, which is to be the CHAINER_DATASET_ROOT; the others go beside the
+Usage: `python -m rmsprop_graves example_data.py FOLDER`, where FOLDER is a copy of Chainer's `examples`. Datasets that
+Chainer would download go into FOLDER/dataset, which has to be the CHAINER_DATASET_ROOT; all others go beside the
 scripts that read them.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy
 
-# Words, each with its part of speech as the Brown corpus marks it.
+# Words with their part of speech, in the Brown corpus's notation.
 TEXT = (
     "the/AT a/AT cat/NN dog/NN house/NN man/NN woman/NN sees/VBZ likes/VBZ runs/VBZ big/JJ small/JJ red/JJ old/JJ "
     "new/JJ and/CC very/RB in/IN on/IN under/IN ./. ,/, ?/."
@@ -28,7 +28,7 @@ WORDS = list(TAGS)
 
 
 def sentences(count, seed=0):
-    """Sentences of 3 to 9 of the words."""
+    """Returns random sentences of 3 to 9 words."""
     rng = random.Random(seed)
     return [" ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 9))) for _ in range(count)]
 
@@ -47,12 +47,12 @@ def labels(count, classes=10):
 
 
 def download(root, url, text):
-    """The file that Chainer's `cached_download` takes for one that it has fetched from the address."""
+    """Writes a file where Chainer's `cached_download` looks for the download from an address."""
     write(root / "_dl_cache" / hashlib.md5(url.encode()).hexdigest(), text)
 
 
 def mnist(root, _):
-    """As many digits as the examples of Optuna take, which choose 3,000 and 1,000."""
+    """MNIST with as many digits as Optuna's examples need, which choose 3,000 and 1,000."""
     (root / "pfnet/chainer/mnist").mkdir(parents=True)
     for name, count in [("train", 3_000), ("test", 1_000)]:
         numpy.savez(root / f"pfnet/chainer/mnist/{name}.npz", x=images(count, 784), y=labels(count))
@@ -71,7 +71,7 @@ def cifar(root, _):
 
 
 def penn_tree_bank(root, _):
-    """Three texts, and the vocabulary."""
+    """The Penn Treebank: three texts and the vocabulary."""
     (root / "pfnet/chainer/ptb").mkdir(parents=True)
     vocabulary = ["<eos>", *WORDS]
     write(root / "pfnet/chainer/ptb/vocab.txt", "\n".join(vocabulary) + "\n")
@@ -82,7 +82,7 @@ def penn_tree_bank(root, _):
 
 
 def pretrained_models(root, _):
-    """What Chainer makes of the models of Caffe that it downloads, with random parameters."""
+    """The npz files that Chainer makes from downloaded Caffe models, here with random parameters."""
     import chainer
 
     vision = chainer.links.model.vision
@@ -98,7 +98,7 @@ def pretrained_models(root, _):
 
 
 def question_types(root, _):
-    """The data set TREC of the text classification: a number, and a question."""
+    """TREC, for text classification: numbers and questions."""
     address = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data/TREC"
     for seed, part in enumerate(["train", "test"]):
         lines = [f"{i % 3} {sentence}\n" for i, sentence in enumerate(sentences(60, seed))]
@@ -106,7 +106,7 @@ def question_types(root, _):
 
 
 def labeled_images(_, examples):
-    """Images of 256 x 256, and the list of them with a number each: ImageNet's, as Caffe takes it."""
+    """ImageNet in Caffe's format: images of 256 x 256, and a list of paths and labels."""
     from PIL import Image
 
     for folder in ("imagenet", "chainermn/imagenet", "modelzoo"):
@@ -118,7 +118,7 @@ def labeled_images(_, examples):
 
 
 def caffe_model(_, examples):
-    """A network of three layers with the names that CaffeNet gives to its input and output."""
+    """A network of three layers, whose input and output have CaffeNet's names."""
     from chainer.links.caffe.protobuf3 import caffe_pb2
 
     rng = numpy.random.RandomState(0)
@@ -141,7 +141,7 @@ def caffe_model(_, examples):
 
 
 def captions(_, examples):
-    """MS COCO: eight images, and a caption or two of each."""
+    """MS COCO: eight images with one or two captions each."""
     from PIL import Image
 
     root = examples / "image_captioning/data"
@@ -174,7 +174,7 @@ def stories(_, examples):
 
 
 def facades(_, examples):
-    """The CMP Facade Database's 378 photographs, each with an image of what is where, of 12 kinds."""
+    """The CMP Facade Database: 378 photographs, each with a map of labels of 12 kinds."""
     from PIL import Image
 
     (examples / "pix2pix/facade/base").mkdir(parents=True)
@@ -185,7 +185,7 @@ def facades(_, examples):
 
 
 def tagged_text(_, examples):
-    """The Brown corpus of NLTK: words, each with its part of speech."""
+    """NLTK's Brown corpus: words with their part of speech."""
     corpus = examples / "nltk_data/corpora/brown"
     lines = [" ".join(f"{word}/{TAGS[word]}" for word in sentence.split()) for sentence in sentences(400)]
     write(corpus / "ca01", "\n\n".join(lines) + "\n")
@@ -208,7 +208,7 @@ def trees(_, examples):
 
 
 def translations(_, examples):
-    """The sentence pairs of WMT: for the script of one process, with the vocabulary, and for ChainerMN's."""
+    """WMT: sentence pairs and vocabulary for the script of one process, and sentence pairs for ChainerMN's."""
     wmt = examples / "chainermn/seq2seq/wmt"
     for seed, language in enumerate(["en", "fr"]):
         train, test = (("\n".join(sentences(count, seed)) + "\n") for count in (60, 10))
@@ -220,7 +220,7 @@ def translations(_, examples):
 
 
 def speech(_, examples):
-    """The VCTK corpus: recordings of one speaker, a second each."""
+    """The VCTK corpus: recordings of one speaker, of one second each."""
     folder = examples / "wavenet/VCTK-Corpus/wav48/p225"
     folder.mkdir(parents=True)
     for i in range(10):
@@ -233,7 +233,7 @@ def speech(_, examples):
 
 
 def studies(_, examples):
-    """The empty studies in a data base that the README of Optuna's examples has one make first."""
+    """The database of empty studies that the README of Optuna's examples asks the user to make."""
     import optuna
 
     for name in ("chainermn_simple", "chainermn_integration"):
@@ -260,7 +260,7 @@ MAKERS = [
 
 
 def main(folder):
-    """Makes all; what cannot be made, the script that wants it will miss."""
+    """Makes all datasets. If one cannot be made, only the scripts that need it will fail."""
     examples = Path(folder).resolve()
     for make in MAKERS:
         try:

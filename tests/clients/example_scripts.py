@@ -1,12 +1,12 @@
-"""Runs the example scripts of Chainer and ChainerRL, unmodified, by the launcher, and prints which of them end well.
+"""Runs the unmodified example scripts of Chainer and ChainerRL with the launcher, and prints which ones succeed.
 
     git clone --branch v7.8.1 https://github.com/chainer/chainer
     git clone --branch v0.8.0 https://github.com/chainer/chainerrl
     python tests/clients/example_scripts.py chainer chainerrl --python .venv/bin/python
 
-The scripts run in copies, on small synthetic data (`example_data.py`), for an epoch or a few steps. A script has run
-if it ends with status 0 in time, and neither it nor a child process prints a traceback. The interpreter needs this
-package with its extras `examples`, `mpi` and `test`, and the packages that the scripts import:
+The scripts run in copied folders, on small synthetic data (`example_data.py`), for an epoch or a few steps. A script
+succeeds if it ends with status 0 in time, and neither it nor a child process prints a traceback. The interpreter needs
+this package with its extras `examples`, `mpi` and `test`, and the packages that the scripts import:
 
     pip install "setuptools<81" nltk pillow progressbar2 pycocotools scipy tqdm librosa==0.9.2 optuna==3.1.1
     pip install cached-property cloudpickle opencv-python-headless
@@ -14,8 +14,8 @@ package with its extras `examples`, `mpi` and `test`, and the packages that the 
     pip install cmake wheel
     CMAKE_POLICY_VERSION_MINIMUM=3.5 pip install --no-deps --no-build-isolation atari-py==0.2.5
 
-Chainer's examples need a Gym this old, and atari-py 0.2.5 comes with the games. A script whose package is missing
-fails, and the output says so. The tables leave out five scripts that only download, and a unit test.
+Chainer's examples need a Gym this old, and atari-py 0.2.5 includes the games. A script that needs a missing package
+fails, and the output names the package. The tables omit five scripts that only download, and a unit test.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
-# The last line of a traceback; what Chainer's InvalidType says comes in the lines after it.
+# The last line of a traceback. The message of Chainer's InvalidType is on the lines after it.
 ERROR = r"^[A-Za-z_.]*(?:Error|Exception)\b.*|^[A-Za-z_.]*InvalidType: \n(?:.*\n){4}"
 
-# Why a script is known to fail. What fails on every stack was run on Python 3.8 with NumPy 1.22 too, by --plain.
+# Known reasons of failures. Failures on every stack were confirmed with --plain on Python 3.8 with NumPy 1.22.
 GPU = "needs a GPU: the script takes no other device, or NCCL"
 ONE_ELEMENT = "the script's own int() of an array with one element, which NumPy 2.4 refuses"
 EVERY_STACK = "a bug of the script on every stack: "
 
 
 class Example(NamedTuple):
-    """A script, or for ChainerRL one of its shell scripts, and how it is called."""
+    """A script, or one of ChainerRL's shell scripts, and its command line."""
 
     script: str
     arguments: str = ""
-    cause: str = ""  # why it is known not to run
-    ranks: int = 0  # under MPI
+    cause: str = ""  # the reason if it is known to fail
+    ranks: int = 0  # runs under MPI
     stdin: str = ""
-    until: str = ""  # what it prints when it has run for long enough, where it has no option for that
+    until: str = ""  # the output after which it is stopped, if it has no option to end early
 
 
 CHAINER = [
@@ -153,7 +153,7 @@ CHAINER = [
     Example("chainermn/imagenet/train_imagenet.py", "-B 2 -b 2 -E 1 -j 1 --test list.txt list.txt", GPU, ranks=2),
 ]
 
-# Each trains for a few steps, saves the agent, and shows what that does: the argument is the device.
+# Each one trains for a few steps, saves the agent, and demonstrates it. The argument is the device.
 CHAINERRL = [
     Example("atari/reproduction/test_dqn.sh"),
     Example("atari/reproduction/test_iqn.sh"),
@@ -193,7 +193,7 @@ CHAINERRL = [
 
 
 def run(command, folder, environment, log, limit, stdin="", until=""):
-    """Runs a command, ends all of its processes, and returns what is wrong with it, or nothing."""
+    """Runs a command, ends all of its processes, and returns a description of its failure, if any."""
     with open(log, "w+", encoding="utf-8", errors="replace") as output, tempfile.TemporaryFile("w+") as given:
         print(f"cd {folder}\n{shlex.join(map(str, command))}\n", file=output, flush=True)
         given.write(stdin)
@@ -228,7 +228,7 @@ def run(command, folder, environment, log, limit, stdin="", until=""):
 
 
 class Runner:
-    """Copies of the checkouts in a folder, and how the scripts are run there."""
+    """Runs the scripts in copies of the checkouts."""
 
     def __init__(self, folder, python, is_plain):
         """Takes a folder, the command of an interpreter, and whether to do without the launcher."""
@@ -266,7 +266,7 @@ class Runner:
     def command(self, example):
         """The command, the folder to run it in, and the environment."""
         if example.script.endswith(".sh"):
-            # They save agents in folders that they make.
+            # The scripts make folders for the agents that they save.
             temporary = self.folder / "chainerrl/tmp"
             temporary.mkdir(exist_ok=True)
             path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -280,11 +280,11 @@ class Runner:
         return command, path.parent, self.environment
 
     def run(self, example, limit):
-        """Runs one, prints a line, and returns whether it has run."""
+        """Runs one script, prints a line, and returns whether it succeeded."""
         command, folder, environment = self.command(example)
         log = self.folder / "logs" / (example.script.replace("/", "-") + ".txt")
         start = time.monotonic()
-        # A script that waits for a process that has failed would wait for ever.
+        # A script may wait for ever for a process that has failed.
         limit = min(limit, 120) if example.cause else limit
         wrong = run(command, folder, environment, log, limit, example.stdin, example.until)
         seconds = time.monotonic() - start
@@ -298,14 +298,14 @@ class Runner:
 
 
 def main():
-    """Prints the table, and the totals."""
+    """Prints the table and the totals."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chainer", type=Path, help="a checkout of Chainer 7.8.1")
     parser.add_argument("chainerrl", type=Path, help="a checkout of ChainerRL 0.8.0")
     parser.add_argument("--python", default=sys.executable, help="the interpreter's command (default: this one's)")
     parser.add_argument("--folder", type=Path, help="a new folder to run in, which is kept, with the output in logs")
     parser.add_argument("--limit", type=int, default=600, help="seconds for each script (default: %(default)s)")
-    parser.add_argument("--plain", action="store_true", help="do without the launcher, to compare with an old stack")
+    parser.add_argument("--plain", action="store_true", help="run without the launcher, to compare with an old stack")
     parser.add_argument("-k", default="", help="only the scripts whose path matches this regular expression")
     options = parser.parse_args()
 

@@ -1,14 +1,14 @@
-"""Run by every interpreter that a launched program starts, of whatever version."""
+"""Every interpreter that a launched program starts runs this file, whatever its version."""
 
 import os
 import sys
 
-# As without this file: off the import path.
+# The program's import path does not contain this folder.
 _startup = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _startup]
 
 if os.environ.get("RMSPROP_GRAVES_LAUNCHED_BY") == "%x %s" % (sys.hexversion, sys.prefix):  # noqa: UP031
-    # Found by the parent where it may not be found here.
+    # The parent may have found the package in a folder that is not on this interpreter's path.
     _root = os.path.dirname(os.path.dirname(os.path.dirname(_startup)))
     sys.path.append(_root)
     try:
@@ -19,7 +19,7 @@ if os.environ.get("RMSPROP_GRAVES_LAUNCHED_BY") == "%x %s" % (sys.hexversion, sy
         _take_over.launch()
     sys.path.remove(_root)
 
-# The one that is found without this file is run, too.
+# This file hides another sitecustomize, which has to run too.
 _this = sys.modules.pop("sitecustomize")
 try:
     import sitecustomize  # noqa: F401

@@ -1,4 +1,4 @@
-"""Makes the record, on the stack that Chainer was written for and nowhere else."""
+"""Makes the record. It refuses to run on any stack but the one that Chainer was written for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-# One thread, so that sums are made in one order.
+# With one thread the order of a sum is fixed.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import chainer
@@ -17,7 +17,7 @@ from . import names, record, runner
 
 
 def main():
-    """Calls every probe and writes down what came of it, or says why not."""
+    """Calls every probe and writes the record, or exits with the reason why it cannot."""
     wrong = [
         *(
             f"{what} is {found}, not {needed}"

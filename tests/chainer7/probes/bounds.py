@@ -1,8 +1,8 @@
-"""How far from the record a result may be, by the reason why it may be off at all.
+"""The allowed difference between a result and the record, for each cause of a difference.
 
-Measured on NumPy 2.5 with Python 3.13 to 3.15, and on the reference stack itself with the vector instructions of
-older CPUs: each bound is at least twice what was seen. A dtype that is too narrow or too wide, which is what the
-comparison is there to find, is off by thousands of units.
+Each bound is at least twice the largest difference that was measured on NumPy 2.5 with Python 3.13 to 3.15, and on
+the reference stack with the vector instructions of older CPUs. The comparison is there to find dtypes that are too
+narrow or too wide, which differ by thousands of units.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 
 class Bound(NamedTuple):
-    """In units in the last place: of the element itself, and of the largest element of its array."""
+    """The allowed difference: units in the last place of the element, plus units of the array's largest element."""
 
     element: int
     array: int = 0
-    dtype: str = ""  # in units of this dtype at least
+    dtype: str = ""  # the units are of this dtype; "" means the dtype of the result
 
 
-# The same operations of IEEE 754 in the same order: the last bit is for libraries that round it the other way.
+# The operations of IEEE 754 in the same order. Some library may round the last bit the other way.
 ARITHMETIC = Bound(1)
-# exp, log, tan and their like, by the C library, by NumPy's own vector code or by SciPy's, and what is made of few.
+# Elementary functions such as exp, log and tan, of the C library, NumPy's vector code or SciPy, and a few combined.
 ELEMENTARY = Bound(10)
-# Sums, by BLAS or by NumPy, in an order that is the CPU's; their terms may cancel.
+# Sums by BLAS or NumPy. Their order depends on the CPU, and terms may cancel.
 SUMS = Bound(8, 32)
 # Sums of sums, through layers, time steps or decompositions.
 CHAINS = Bound(8, 256)
-# Of float16 the sums are made in float32 and rounded once.
+# float16 is summed in float32 and rounded once.
 HALF = Bound(2, 4)
 
 _GROUPS = {
@@ -88,13 +88,13 @@ def _by_name():
 
 
 _BOUNDS = _by_name()
-# NumPy 1 made a float32 of a product of two numpy.float32, and a float64 of one and a Python number. What is asked of
-# the results is float32's precision, which is all that such a hyperparameter has.
+# On NumPy 1 the product of two numpy.float32 is a float32, but with a Python number it is a float64. Hyperparameters
+# of type numpy.float32 have float32 precision only, so the results need no more.
 _ROUNDED_TO_FLOAT32 = ("chainer.optimizers.", "chainer.optimizer_hooks.GradientLARS", "chainer.reporter.Summary")
 
 
 def bound_of(name, form="python"):
-    """The bound of a name, where hyperparameters are of that form."""
+    """Returns the bound of a name for hyperparameters of one form."""
     path, _, _ = name.rpartition(".")
     bound = _BOUNDS.get(name) or _BOUNDS.get(f"{path}.*") or ARITHMETIC
     if form == "float32" and name.startswith(_ROUNDED_TO_FLOAT32):

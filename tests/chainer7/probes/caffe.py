@@ -1,4 +1,4 @@
-"""Calls of Caffe's two: a network is written as Caffe's files, and read again."""
+"""Calls of the Caffe exporter and importer: they write a network as Caffe's files, and read it back."""
 
 from __future__ import annotations
 

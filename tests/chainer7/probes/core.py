@@ -1,4 +1,4 @@
-"""Calls of variables and parameters, operator by operator, and of what else ``chainer`` and ``chainer.utils`` have."""
+"""Calls of every operator of variables and parameters, and of the functions of ``chainer`` and ``chainer.utils``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSED.update({"eq": operator.eq, "ne": operator.ne, "bool": bool, "nonzero": b
 
 
 def _left(op):
-    """Of a variable and a number, or two arrays."""
+    """Probes of an operator with a variable on the left, and a number or array on the right."""
     return (
         lambda x=normal[2, 3], h=h: op(x, h(0.75)),
         lambda x=positive[2, 3], h=h: op(x, h(0.1)),
@@ -54,7 +54,7 @@ def _left(op):
 
 
 def _right(op):
-    """Of a number or an array, and a variable."""
+    """Probes of an operator with a number or array on the left, and a variable on the right."""
     return (
         lambda x=positive[2, 3], h=h: op(h(0.75), x),
         lambda x=positive[2, 3], h=h: op(h(3), x),
@@ -67,7 +67,7 @@ def _right(op):
 
 
 def _accumulated(dtype):
-    """Gradients added up, and a parameter stepped by hand."""
+    """Accumulates many gradients, and steps a parameter by hand."""
     param = chainer.Parameter(numpy.ones((3,), dtype))
     param.cleargrad()
     for _ in range(300):
@@ -95,7 +95,7 @@ def _updated(dtype):
 
 
 def _scrubbed(text):
-    """Without addresses in memory."""
+    """Removes memory addresses from a text."""
     return re.sub("0x[0-9a-f]+", "0x", text)
 
 
@@ -220,7 +220,7 @@ def _configured(x):
 
 
 def _debugged(x):
-    """NaN is found in debug mode."""
+    """Debug mode raises an error at a NaN."""
     with chainer.using_config("debug", True):
         return F.log(x - 10)
 

@@ -1,4 +1,4 @@
-"""Calls of every data set, iterator, converter and serializer."""
+"""Calls of every dataset, iterator, converter and serializer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .inputs import DTYPE, h, labels, normal
 
 
 def _folder(call, *args):
-    """What a call gives that is made with a folder of its own."""
+    """Returns the result of a call that gets an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         return call(folder, *args)
 
@@ -56,7 +56,7 @@ class _Doubling(dataset.Converter):
 
 
 def _root(folder):
-    """The setting that says where data sets are kept."""
+    """Shows and changes the folder in which Chainer keeps datasets."""
     before = dataset.get_dataset_root()
     dataset.set_dataset_root(folder)
     try:
@@ -129,7 +129,7 @@ def _tabular(dtype):
 
 
 def _images(folder, dtype, label_dtype, mode="RGB"):
-    """Of images and labels in files, in zip files, and in several of those."""
+    """Probes of datasets of images and labels in files, in a zip file, and in several zip files."""
     from PIL import Image
 
     size = (4, 3) if mode == "L" else (4, 3, 3)
@@ -225,7 +225,7 @@ def _folds(split):
 
 
 def _stored(name, path, arrays, *options):
-    """A data set that would be downloaded, from files that are in place already."""
+    """Probes of a dataset that Chainer would download; its files are in place instead."""
 
     def read(folder, get):
         before = dataset.get_dataset_root()
@@ -234,7 +234,7 @@ def _stored(name, path, arrays, *options):
             os.makedirs(os.path.join(folder, "pfnet/chainer", path))
             for file, contents in arrays.items():
                 numpy.savez(os.path.join(folder, "pfnet/chainer", path, file), **contents)
-            # A data set of images says with a type of its own which image it is: of those one is enough.
+            # Of a dataset of pairs the first one is enough.
             return [made if isinstance(made, numpy.ndarray) else made[:1] for made in get(getattr(datasets, name))]
         finally:
             dataset.set_dataset_root(before)
@@ -261,7 +261,7 @@ WORDS = {name: {"x": numpy.array([0, 1, 2, 1], "i")} for name in ("train", "vali
 
 
 def _iterated(make, rounds=8):
-    """Every batch, and what the iterator says of itself."""
+    """Probes of an iterator: every batch, and the iterator's own attributes."""
 
     def probe(n=7):
         iterator = make(list(range(n)))
@@ -297,7 +297,7 @@ ORDERS = {
 
 
 class _Everything(L.Linear):
-    """A link with what can be saved: parameters, arrays, and numbers of every kind."""
+    """A link with everything that can be saved: parameters, arrays, and numbers of every kind."""
 
     def __init__(self, dtype):
         super().__init__(3, 2, initialW=numpy.arange(6).reshape(2, 3).astype(dtype), initial_bias=numpy.ones(2, dtype))
@@ -340,14 +340,14 @@ def _saved_npz(dtype, save, load):
 def _saved_hdf5(folder, dtype, save, load):
     path = os.path.join(folder, "file.h5")
     link, other = _Everything(dtype), _other(dtype)
-    link.text = other.text = None  # HDF5 has no NumPy strings
+    link.text = other.text = None  # HDF5 cannot store NumPy strings
     save(path, link)
     load(path, other)
     return _contents(other)
 
 
 def _contents(link):
-    """A link, and the types of what it has besides arrays."""
+    """Returns a link and the types of its values that are not arrays."""
     return [link, *(type(getattr(link, name)).__name__ for name in sorted(link._persistent))]
 
 

@@ -1,4 +1,4 @@
-"""Calls of every distribution: of every method and property that a distribution has, and its divergences."""
+"""Calls of every method and property of every distribution, and of the divergences between distributions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOMENTS += ("params",)
 
 
 def _asked(ask):
-    """What it gives, or the name of what it raises: many methods are not implemented, which is Chainer's to say."""
+    """Returns the result or the name of the exception, because Chainer does not implement many methods."""
     try:
         return ask()
     except Exception as error:
@@ -23,7 +23,7 @@ def _asked(ask):
 
 
 def _all(distribution, x, p=None):
-    """Everything that it says of x, and of itself."""
+    """Returns the results of every method and property."""
     found = {name: _asked(lambda name=name: getattr(distribution, name)) for name in MOMENTS}
     for name in VALUES:
         found[name] = _asked(lambda name=name: getattr(distribution, name)(p if name == "icdf" else x))
@@ -35,7 +35,7 @@ def _drawn(distribution):
 
 
 def _probed(make, values, **parameters):
-    """A distribution of a batch, one of scalars, and one of numbers in every form."""
+    """Probes of a distribution of batches, of scalars, and of numbers in every form."""
     a, b = (*parameters.values(), *parameters.values())[:2]
 
     def made(a, b):

@@ -23,7 +23,7 @@ from .inputs import (
     words,
 )
 
-# Functions of one array, element by element or as a whole, and the input on which they are smooth or defined.
+# Functions of one array, elementwise or not, and an input on which they are defined and smooth.
 UNARY = {
     normal: """absolute arctan ceil cos cosh erf erfc exp expm1 fix flatten floor hard_sigmoid identity logsumexp
         ndtr log_ndtr erfcx sigmoid sign sin sinh softplus square sum tan tanh relu relu6 selu softmax log_softmax
@@ -79,12 +79,12 @@ def _loss(function):
     )
 
 
-# So many that float16 does not have their number.
+# More elements than float16 can count.
 MANY = 70000
 
 
 def _of_many(function):
-    """A loss of many samples, with the gradients that a scaled loss has."""
+    """Probes of a loss of many samples, with gradients as of a scaled loss."""
     return (
         lambda x=low[MANY, 2], y=low[MANY, 2]: function(x, y) * 1024,
         lambda x=low[MANY, 2], y=low[MANY, 2]: function(x, y),
@@ -108,13 +108,13 @@ def _with_reduction(function, **options):
 
 
 def _tested(function, *args):
-    """As for a test."""
+    """Calls a function in test mode."""
     with chainer.using_config("train", False):
         return function(*args)
 
 
 def _fortran(rows, columns):
-    """The row and the column of every element, column by column."""
+    """Returns the row and column of every element, column by column."""
     return (
         numpy.tile(numpy.arange(rows, dtype="i"), columns),
         numpy.repeat(numpy.arange(columns, dtype="i"), rows),
@@ -127,7 +127,7 @@ def _ctc(xs, t, input_length=None, label_length=None, reduce="mean"):
 
 
 def _scaled(function):
-    """A function that adds or multiplies along an axis."""
+    """Probes of a function that adds or multiplies along an axis."""
     return (
         lambda x=normal[2, 3, 4], y=normal[3]: function(x, y),
         lambda x=normal[2, 3, 4], y=normal[3, 4]: function(x, y, axis=1),
@@ -155,7 +155,7 @@ def _pooling(function, n, **options):
 
 
 def _regions(function, *options):
-    """Of a region the first number is x."""
+    """Probes of a function of regions, whose first number is x."""
     regions = numpy.array([[0, 0, 6, 3], [1, 2, 4, 5], [5, 1, 2, 3]])
     indices = numpy.array([0, 1, 0], "i")
     return (
@@ -165,7 +165,7 @@ def _regions(function, *options):
 
 
 def _rnn(function, gates, cells=False, directions=1, **options):
-    """Two layers of two units over sequences of three, two and one items of three numbers."""
+    """Probes of two layers of two units over sequences of three, two and one items of three numbers."""
     ws = tuple(
         tuple(small[2, _inputs_of(layer, gate < gates // 2, directions)] for gate in range(gates))
         for layer in range(2 * directions)
@@ -180,7 +180,7 @@ def _rnn(function, gates, cells=False, directions=1, **options):
 
 
 def _inputs_of(layer, is_of_inputs, directions):
-    """How many numbers a gate's weights take: an input's, a lower layer's of all directions, or a state's."""
+    """Returns the input size of a gate's weights, which multiply a state, the input, or the lower layer's output."""
     return 2 if not is_of_inputs else 3 if layer < directions else 2 * directions
 
 
@@ -357,7 +357,7 @@ FUNCTIONS.update(
             lambda x=normal[2, 3]: F.where(x.array > 0, x, numpy.zeros((), x.dtype)),
             lambda x=normal[2, 3]: F.where(numpy.array([True, False, True]), x, 0.5),
         ),
-        # Products of arrays and what is made of them.
+        # Products of arrays, and functions based on them.
         "matmul": (
             lambda a=normal[2, 3], b=normal[3, 4]: F.matmul(a, b),
             lambda a=normal[3, 2, 2], b=normal[3, 2, 4]: F.matmul(a, b, transa=True),

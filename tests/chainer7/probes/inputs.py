@@ -1,4 +1,4 @@
-"""What a probe is called with: arrays named by the kind of their values and by their shape, as in ``normal[2, 3]``."""
+"""The inputs of probes: arrays given by the kind of their values and their shape, as in ``normal[2, 3]``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy
 FLOATS = ("float16", "float32", "float64")
 INTEGERS = ("uint8", "int8", "int32", "int64")
 
-# The forms that a hyperparameter is given in. A number of Python is the one that Chainer documents.
+# The forms of a hyperparameter. Chainer documents Python numbers only.
 FORMS = {
     "python": lambda number: number,
     "float32": lambda number: (numpy.int32 if isinstance(number, int) else numpy.float32)(number),
@@ -21,16 +21,16 @@ FORMS = {
 
 
 def words(text):
-    """A list of names, written as in a sentence."""
+    """Splits a text into a list of names."""
     return text.split()
 
 
 class Hyperparameter:
-    """Stands in a probe's signature for the function that gives a number its form."""
+    """Marks the argument of a probe that is a function, which gives a number its form."""
 
 
 class Input:
-    """An array of a probe; its shape is given by subscription, and its dtype is the probe's where it has none."""
+    """Describes an array of a probe. Subscription sets the shape; without a dtype it takes the probe's."""
 
     def __init__(self, values, dtype=None, is_variable=True):
         self.values = values
@@ -39,7 +39,7 @@ class Input:
         self.shape = None
 
     def __getitem__(self, shape):
-        """An array of this shape."""
+        """Returns the description with this shape."""
         return self._with(shape=shape if isinstance(shape, tuple) else (shape,))
 
     def _with(self, **changes):
@@ -49,26 +49,26 @@ class Input:
 
     @property
     def raw(self):
-        """A NumPy array instead of a variable."""
+        """The same as a NumPy array instead of a variable."""
         return self._with(is_variable=False)
 
     @property
     def single(self):
-        """A float32, whichever is the probe's dtype."""
+        """The same in float32, whatever the probe's dtype is."""
         return self._with(dtype="float32")
 
     @property
     def half(self):
-        """A float16."""
+        """The same in float16."""
         return self._with(dtype="float16")
 
     @property
     def double(self):
-        """A float64."""
+        """The same in float64."""
         return self._with(dtype="float64")
 
     def make(self, name, dtype):
-        """The same values for the same name and shape, on every stack; in every float dtype too, without rounding."""
+        """Makes the array. Its values depend on name and shape alone, and are exact in every float dtype."""
         dtype = numpy.dtype(self.dtype or dtype)
         state = numpy.random.RandomState(zlib.crc32(f"{name}{self.shape}".encode()) % 2**32)
         array = numpy.asarray(self.values(state, self.shape, dtype)).astype(dtype)
@@ -76,7 +76,7 @@ class Input:
 
 
 def _between(low, high, step=1.0, integers=None):
-    """Random multiples of a power of two, so that float16 has them too; or random integers of a range of their own."""
+    """Random multiples of a power of two, which are exact in float16; or random integers from `integers`."""
 
     def values(state, shape, dtype):
         if dtype.kind == "f":
@@ -88,7 +88,7 @@ def _between(low, high, step=1.0, integers=None):
 
 
 def _whole_range(state, shape, dtype):
-    """Squares overflow in float16 and in every integer dtype of fewer than 32 bits."""
+    """Random numbers whose squares overflow in float16 and in every integer dtype of fewer than 32 bits."""
     if dtype.kind == "f":
         return state.randint(-400, 401, shape)
     info = numpy.iinfo(dtype if dtype.itemsize == 1 else "int16")
@@ -96,12 +96,12 @@ def _whole_range(state, shape, dtype):
 
 
 def _definite(state, shape, dtype):
-    """Symmetric positive definite matrices."""
+    """Random symmetric positive definite matrices."""
     half = state.randint(-4, 5, shape) / 4
     return half @ half.swapaxes(-1, -2) + 2 * numpy.eye(shape[-1])
 
 
-DTYPE = object()  # stands in a probe's signature for the dtype itself
+DTYPE = object()  # marks the argument of a probe that is its dtype
 h = Hyperparameter()
 normal = Input(_between(-3, 3, 1 / 32, integers=(-4, 6)))
 small = Input(_between(-15 / 16, 15 / 16, 1 / 32, integers=(-1, 1)))
@@ -113,5 +113,5 @@ tiny = Input(_between(-(2**-10), 2**-10, 2**-18, integers=(-1, 1)))
 definite = Input(_definite)
 labels = Input(_between(0, 2), "int32", is_variable=False)
 signed_labels = Input(_between(-1, 2), "int32", is_variable=False)
-flags = Input(_between(0, 1))  # as bits, but in the probe's dtype
+flags = Input(_between(0, 1))  # like bits, but in the probe's dtype
 bits = Input(_between(0, 1), "int32", is_variable=False)

@@ -1,4 +1,4 @@
-"""Calls of every link of ``chainer.links``; a link is made in the dtype of the probe, as its configuration says."""
+"""Calls of every link of ``chainer.links``. ``chainer.config.dtype`` makes each link in the dtype of the probe."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from .inputs import FLOATS, h, labels, large, normal, signed_labels, small, tiny
 DTYPES = FLOATS
 SEQUENCES = (small[3, 3], small[2, 3], small[1, 3])
 X = normal[4, 3]
-S = small[4, 2]  # a state
+S = small[4, 2]  # the state of a recurrent link
 STEP = small[4, 3]
 
 
 def _applied(link, *args, steps=1, **kwargs):
-    """The last of some calls, and the link, whose parameters, persistent values and gradients are compared."""
+    """Returns the last result of some calls, and the link: its parameters, persistent values and gradients count."""
     for _ in range(steps):
         result = link(*args, **kwargs)
     return result, link
 
 
 def _used(link, *args):
-    """As for a test, after one call for training."""
+    """Calls a link once in training mode, and then in test mode."""
     link(*args)
     with chainer.using_config("train", False):
         return link(*args), link
 
 
 def _mixed(link_class, *args, **kwargs):
-    """A link of float32 parameters for arrays of float16."""
+    """Makes a link with float32 parameters for float16 arrays."""
     with chainer.using_config("dtype", chainer.mixed16):
         return link_class(*args, **kwargs)
 
@@ -55,7 +55,7 @@ def _stateful(link_class, *args):
 
 
 def _statistics(link_class, *args, **options):
-    """A normalization's: over many steps, with numbers of every form, for training and for tests."""
+    """Probes of a normalization: over many steps, with numbers of every form, in training and test mode."""
     return (
         lambda x=normal[4, 4], h=h: _applied(link_class(4, *args, decay=h(0.9), eps=h(1e-3)), x, steps=3, **options),
         lambda x=normal[4, 4]: _applied(link_class(4, *args), x, steps=2000, **options),
@@ -70,7 +70,7 @@ def _vision(prepare, channels_first=True):
 
 
 def _features(link_class, layer):
-    """Of a network as large as this one, a few of the numbers that it computes."""
+    """Probes of a large network: the output of one layer."""
 
     def probe(x=normal.single[1, 3, 32, 32]):
         with chainer.using_config("train", False):
@@ -80,13 +80,13 @@ def _features(link_class, layer):
 
 
 def _extracted(link_class, layer):
-    """Of an image as Pillow would give it."""
+    """Returns the output of one layer of a large network for an image as Pillow loads it."""
     image = (numpy.arange(3 * 32 * 32) % 251).reshape(3, 32, 32).astype("u1")
     return link_class(pretrained_model=None).extract([image], layers=[layer], size=None)[layer].array
 
 
 def _shrinking(link, *steps):
-    """Of a batch that gets smaller as its sequences end."""
+    """Calls a link with batches that get smaller, as sequences end."""
     return [link(step) for step in steps], link.c, link.h, link
 
 
@@ -171,7 +171,7 @@ LINKS = {
     "Highway": lambda x=X, h=h: _applied(L.Highway(3, activate=F.tanh, init_bt=h(-1)), x),
     "Inception": _image(L.Inception, 2, 2, 1, 2, 1, 2, 1),
     "InceptionBN": (
-        # Without the parameters, as a normalization makes the gradients of what goes before it zero but for rounding.
+        # Without parameters: their gradients before a normalization are zero but for rounding.
         lambda x=normal[2, 2, 5, 5]: L.InceptionBN(2, 2, 1, 2, 1, 2, "avg", 2)(x),
         lambda x=normal[2, 2, 5, 5]: L.InceptionBN(2, 0, 1, 2, 1, 2, "max", stride=2)(x),
     ),

@@ -1,4 +1,4 @@
-"""Calls of ChainerMN without MPI: its communicator is two twins, of which the other always has what this one has."""
+"""Calls of ChainerMN without MPI, with a communicator of two ranks that always have the same data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .training import ONE_BY_ONE, _each_kind, _reported, _trained
 
 
 class _Twins(chainermn.CommunicatorBase):
-    """What is sent to the twin comes back from it."""
+    """A communicator of two ranks with the same data: the other rank sends whatever this one sends."""
 
     size, rank, intra_rank, intra_size, inter_rank, inter_size = 2, 0, 0, 2, 0, 1
 
@@ -73,7 +73,7 @@ class _Twins(chainermn.CommunicatorBase):
 
 
 class _One(_Twins):
-    """A world of one."""
+    """A communicator of one rank."""
 
     size, intra_size = 1, 1
 
@@ -87,7 +87,7 @@ def _normalized(x, h, make, steps=3):
 
 
 def _without_mpi(make, *args, **options):
-    """Chainer imports MPI to see which communicator it has been given; here nothing but the import is asked of it."""
+    """Calls a function with a stand-in for mpi4py, which Chainer only imports to check a communicator's type."""
     module = mock.MagicMock()
     with mock.patch.dict(sys.modules, {"mpi4py": module, "mpi4py.MPI": module.MPI}):
         return make(*args, **options)
@@ -121,7 +121,7 @@ class _Part(chainer.Chain):
 
 
 def _chained(x):
-    """A list of two parts, of which the second gets what the first gives."""
+    """Runs a MultiNodeChainList of two parts, where the first part's output is the second's input."""
     model = links.MultiNodeChainList(comm=_Twins())
     model.add_link(_Part(), rank_in=None, rank_out=0)
     model.add_link(_Part(), rank_in=0, rank_out=None)
@@ -139,7 +139,7 @@ def _optimized(dtype, **options):
 
 
 def _aggregated(dtype, kind, aggregator=None, count=1000):
-    """An observation of a thousand iterations on two nodes."""
+    """Aggregates the observations of a thousand iterations on two nodes."""
     aggregate = extensions.ObservationAggregator(
         _Twins(), "main/loss", "mean", comm_trigger=(count, "iteration"), aggregator=aggregator
     )
@@ -229,7 +229,7 @@ class _Pairs(chainer.dataset.DatasetMixin):
 
 
 class _Waiting(_Twins):
-    """The twin that gets what the other sends."""
+    """The receiving rank."""
 
     rank = 1
 
@@ -242,7 +242,7 @@ class _Waiting(_Twins):
 
 
 def _both_ends():
-    """A batch as the master sends it and as the other receives it."""
+    """Returns a batch as the master sends it, and as the other rank receives it."""
     messages = []
 
     class Master(_Twins):
@@ -275,7 +275,7 @@ def _twins_with(y):
 
 
 def _sent(x):
-    """What is sent is received, and so are the gradients."""
+    """Sends an array to the other rank and receives it back; gradients take the same path in reverse."""
     comm = _Twins()
     delegate = functions.send(x, comm, rank=1)
     return functions.recv(comm, rank=1, delegate_variable=delegate)

@@ -1,4 +1,4 @@
-"""Every public name of Chainer and ChainerMN, as a machine finds them, and the probes of each."""
+"""Every public name of Chainer and ChainerMN, found by inspection, and the probes of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import chainer
 from . import caffe, core, data, distributions, functions, links, multi_node, optimizers, training
 from .inputs import FLOATS, INTEGERS, words
 
-# What has several names is called by the first.
+# An object with several names counts under the first one.
 MODULES = words("""
     chainer.functions chainer.links chainer.links.caffe chainer.exporters.caffe
     chainer.optimizers chainer.optimizer_hooks chainer.link_hooks chainer.function_hooks
@@ -27,7 +27,7 @@ TABLES = (functions, links, optimizers, distributions, core, data, training, mul
 
 
 def public_names():
-    """Functions and classes that Chainer defines, and what its variables have."""
+    """Returns the names of functions and classes that Chainer defines, and of the methods of its variables."""
     names, seen = [], set()
     for path in MODULES:
         module = importlib.import_module(path)
@@ -55,7 +55,7 @@ def _is_private(name):
 
 
 def probes():
-    """The probes of every name that has some, and the dtypes to call them in."""
+    """Returns the probes of every name that has probes, and the dtypes to call them in."""
     return {
         f"{path}.{name}": (calls, getattr(table, "DTYPES", FLOATS + INTEGERS))
         for table in TABLES
@@ -68,7 +68,7 @@ def _merged(attribute):
     return {name: value for table in TABLES for name, value in getattr(table, attribute, {}).items()}
 
 
-# What raises whatever it is called with: what is abstract, refused or looked for, and a function that is broken.
+# Names that raise in every call: abstract classes, refused operators, checks that have to raise, a broken function.
 RAISING = words("""
     chainer.DebugMode chainer.Deserializer chainer.Distribution chainer.cross_entropy
     chainer.gradient_check.NondifferentiableError chainer.iterators.OrderSampler

@@ -17,7 +17,7 @@ from .inputs import DTYPE, FLOATS, h, normal, words
 DTYPES = FLOATS
 SHAPES = {"w": (2, 3), "b": (), "none": (0, 2)}
 
-# What each optimizer is made with; every number is one that is not exact in a narrower dtype.
+# The arguments of each optimizer; no number is exact in a narrower dtype.
 HYPERPARAMETERS = {
     "AdaDelta": {"rho": 0.9, "eps": 1e-3},
     "AdaGrad": {"lr": 0.1, "eps": 1e-3},
@@ -38,7 +38,7 @@ HYPERPARAMETERS = {
 
 
 def _stepped(optimizer, dtype, *hooks, steps=20, largest=2.0, full_precision=False, shapes=SHAPES):
-    """Every parameter and state after some steps with the same gradients everywhere."""
+    """Returns every parameter and state after some steps, with gradients that are the same in every dtype."""
     model = chainer.Chain()
     with model.init_scope():
         for name, shape in shapes.items():
@@ -51,7 +51,7 @@ def _stepped(optimizer, dtype, *hooks, steps=20, largest=2.0, full_precision=Fal
     state = numpy.random.RandomState(0)
     for _ in range(steps):
         for _, param in sorted(model.namedparams()):
-            # Rounded to a quarter of a hundredth of the largest, so that float16 has most of them too.
+            # Rounded to 1/400 of the largest, so that most of them are exact in float16.
             param.grad = numpy.array(state.randint(-256, 257, param.shape) * (largest / 256), dtype)
         optimizer.update()
     return _state(optimizer)
@@ -71,7 +71,7 @@ def _optimizer(name, values):
     make = getattr(optimizers, name)
 
     def given(h):
-        # Chainer multiplies MSVAG's beta in place where it is an array.
+        # If MSVAG's beta is an array, Chainer multiplies it in place.
         return make(
             **{key: value if key == "beta" and h is numpy.array else h(value) for key, value in values.items()}
         )
@@ -91,7 +91,7 @@ def _optimizer(name, values):
 
 
 def _of_its_own(optimizer, values, dtype, h):
-    """Parameters with hyperparameters of their own, and what the optimizer says of its rate."""
+    """Returns parameters that have their own hyperparameters, and the optimizer's learning rate."""
     model = L.Linear(3, 2, initialW=0.5)
     optimizer.setup(model)
     for name, value in values.items():
@@ -105,7 +105,7 @@ def _of_its_own(optimizer, values, dtype, h):
 
 
 def _scaled(optimizer, dtype):
-    """With the loss scaled, by a number and by itself."""
+    """Trains with a fixed and a dynamic loss scale."""
     model = L.Linear(3, 2, initialW=0.5)
     optimizer.setup(model)
     optimizer.add_hook(optimizer_hooks.WeightDecay(0.1))
@@ -121,7 +121,7 @@ def _scaled(optimizer, dtype):
 
 
 def _saved(optimizer, other, dtype):
-    """Saved after some steps, and loaded."""
+    """Saves an optimizer after some steps, and loads it."""
     _stepped(optimizer, dtype)
     saved = {}
     optimizer.serialize(chainer.serializers.DictionarySerializer(saved))
@@ -144,7 +144,7 @@ def _hook(make, full_precision=False):
 
 
 def _normalized(make):
-    """A link with a hook, for training and for tests."""
+    """Probes of a link with a hook, in training and test mode."""
 
     def probe(x=normal[4, 3], h=h):
         link = L.Linear(3, 4)
@@ -168,7 +168,7 @@ def _normalized(make):
 
 
 def _timed(hook, called):
-    """What a hook that measures times has counted."""
+    """Returns the numbers of calls that a timing hook has counted."""
     with hook:
         called(L.Linear(3, 2))
     return {name: times["occurrence"] for name, times in hook.summary().items()}, len(hook.call_history)
@@ -183,7 +183,7 @@ def _printed(x):
 
 
 def _initialized(make, *shapes):
-    """The array by an initializer, made and filled, and its dtype where the array's is another."""
+    """Probes of an initializer: it makes an array, fills one, and has a dtype of its own."""
 
     def probe(dtype=DTYPE, h=h):
         return [I.generate_array(make(h, dtype), shape, numpy, device="@numpy") for shape in shapes]

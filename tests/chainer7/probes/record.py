@@ -1,4 +1,4 @@
-"""The record of what the probes gave on the stack that Chainer was written for: written, read, and compared with."""
+"""Writes, reads and compares the record of what the probes gave on the stack that Chainer was written for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATH = Path(__file__).with_name("record.npz")
 
 
 def write(outcomes, about, path=PATH):
-    """Keeps of every name the calls, and of every call the labelled values. The same results give the same bytes."""
+    """Writes the labelled values of every call of every name. The same results give the same bytes."""
     columns = _Columns()
     index = {
         name: {
@@ -32,12 +32,12 @@ def write(outcomes, about, path=PATH):
         for name, array in arrays.items():
             file = io.BytesIO()
             numpy.save(file, array)
-            # A file of an archive is of 1980 unless it is given a time.
+            # Without a time the entry's date is 1980, so the archive's bytes do not depend on the clock.
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), file.getvalue(), zipfile.ZIP_DEFLATED, 9)
 
 
 class _Columns:
-    """All arrays of a dtype, one after another; equal ones are kept once."""
+    """Concatenates all arrays of each dtype, and stores equal arrays once."""
 
     def __init__(self):
         self._arrays = {}
@@ -45,7 +45,7 @@ class _Columns:
         self._places = {}
 
     def placed(self, value):
-        """The dtype, the shape and where an array starts; anything else as it is."""
+        """Adds an array, and returns its dtype, shape and start; returns any other value unchanged."""
         if not isinstance(value, numpy.ndarray):
             return value
         dtype, key = value.dtype.name, (value.dtype.name, value.shape, value.tobytes())
@@ -60,7 +60,7 @@ class _Columns:
 
 
 def read(path=PATH):
-    """What the record is of, and its outcomes."""
+    """Returns the description of the stack, and the outcomes."""
     with numpy.load(path) as archive:
         columns = dict(archive)
     index = json.loads(columns.pop("index").tobytes())
@@ -74,7 +74,7 @@ def read(path=PATH):
 
 
 def differences(outcome, recorded, bound):
-    """Says, in a line for each, where an outcome is not the recorded one. A warning may be missing, but not be new."""
+    """Yields a line for each difference between an outcome and the record. A warning may be missing, but not new."""
     for label in sorted(outcome.keys() | recorded.keys()):
         if label.startswith("warns "):
             if label not in recorded:
@@ -103,7 +103,7 @@ def _differences(value, recorded, label, bound):
 
 
 def parts_of(bound, value, recorded):
-    """How far each element is off, as a part of what the bound allows; infinitely far where only one is a number."""
+    """Returns each element's difference divided by the bound, and infinity where only one of the two is a number."""
     with numpy.errstate(all="ignore"):
         same = (value == recorded) | ((value != value) & (recorded != recorded))
         if value.dtype.kind != "f":

@@ -1,4 +1,4 @@
-"""Calls the probes of a table in every dtype and with hyperparameters of every form, and says what came of it."""
+"""Calls the probes of a table in every dtype and with hyperparameters of every form, and returns the outcomes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .inputs import DTYPE, FORMS, Hyperparameter, Input
 
 
 def outcomes_of(probes, dtypes):
-    """What every call of a name's probes gives."""
+    """Returns the outcome of every call of a name's probes."""
     return {call: run(probe, dtype, form) for call, probe, dtype, form in calls_of(probes, dtypes)}
 
 
 def calls_of(probes, dtypes):
-    """Every call that a name's probes make: its name in the record, the probe, dtype and form."""
+    """Yields every call of a name's probes: its name in the record, the probe, dtype and form."""
     for index, probe in enumerate(probes if isinstance(probes, tuple) else (probes,)):
         specs = _specs(probe)
         forms = FORMS if any(isinstance(spec, Hyperparameter) for spec in specs.values()) else ["python"]
@@ -32,11 +32,11 @@ def calls_of(probes, dtypes):
 
 
 def run(probe, dtype, form):
-    """What one call gives: a dict from a label to an array, a value of Python, or the name of an exception."""
+    """Makes one call. The outcome maps a label to an array, a Python value, or the name of an exception."""
     outcome = {}
     with warnings.catch_warnings(record=True) as caught, numpy.errstate(all="ignore"), _silence():
         warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", module="cupy|matplotlib|pyparsing")  # of themselves, not of Chainer
+        warnings.filterwarnings("ignore", module="cupy|matplotlib|pyparsing")  # not Chainer's
         first = _Call(probe, dtype, form)
         outcome.update(first.forward())
         outcome.update(first.backward())
@@ -136,13 +136,13 @@ def _takes_dtype(spec):
 
 
 def _weights(array):
-    """The gradients of an output: they differ, and are exact in float16."""
+    """Returns gradients for an output, which vary and are exact in float16."""
     weights = numpy.arange(array.size) % 7 * 0.25 - 0.5
     return weights.reshape(array.shape).astype(array.dtype)
 
 
 def _leaves(value, label, call):
-    """Everything that a result holds, and in `call` the variables to take gradients from and of."""
+    """Yields every labelled value in a result, and adds its outputs and parameters to `call` for the gradients."""
     if isinstance(value, chainer.Link):
         for path, param in sorted(value.namedparams()):
             call.variables.append((f"{label}{path}", param))
@@ -167,7 +167,7 @@ def _leaves(value, label, call):
     elif isinstance(value, (numpy.ndarray, numpy.generic)):
         yield from _sampled(label, value)
     elif isinstance(value, (bool, int, float)):
-        yield label, numpy.array(value)  # a float of Python is a float64
+        yield label, numpy.array(value)  # a Python float becomes a float64
     elif value is None or isinstance(value, str):
         yield label, value
     else:
@@ -183,7 +183,7 @@ def _arrays(label, arrays):
 
 
 def _sampled(label, array):
-    """A copy of the array; of a large one its shape and some of its elements, evenly spread."""
+    """Yields a copy of the array, or the shape and some evenly spread elements if it is large."""
     array = numpy.array(array)
     if array.size > _FEW:
         yield f"{label} shape", str(array.shape)
@@ -191,11 +191,11 @@ def _sampled(label, array):
     yield label, array
 
 
-_FEW = 24  # elements; 80 kB of record are spared for each that is less
+_FEW = 24  # elements of an array in the record; each one takes 80 kB of the file
 
 
 def _name_of(error):
-    """The first class of Python or Chainer, as those of NumPy have had other names."""
+    """Returns the first base class of Python or Chainer, because NumPy has renamed its exceptions."""
     known = (name.__name__ for name in type(error).__mro__ if name.__module__.split(".")[0] in _NAMED)
     return f"{next(known)}"
 

@@ -22,7 +22,7 @@ ONE_BY_ONE = (1, "iteration")
 
 
 class _Updater(training.Updater):
-    """Observes a value in every iteration and steps an optimizer; an epoch has as many iterations as it is told."""
+    """Observes a value and steps an optimizer in every iteration; `epoch` is the number of iterations of an epoch."""
 
     def __init__(self, observe, epoch=10, lr=0.1):
         self.iteration = 0
@@ -60,7 +60,7 @@ class _Updater(training.Updater):
 
 
 def _trained(*extended, observe=lambda _: {}, iterations=30, look=None, epoch=10, lr=0.1, resume=False):
-    """What `look` sees of the trainer after every iteration, and the trainer."""
+    """Returns the results of `look(trainer)` after every iteration, and the trainer."""
     seen = []
     with tempfile.TemporaryDirectory() as folder:
 
@@ -90,7 +90,7 @@ def _trained(*extended, observe=lambda _: {}, iterations=30, look=None, epoch=10
         return seen, files, trainer
 
 
-# Values as a loss or an accuracy would be: in the dtype, as scalars, arrays of no dimension, and variables.
+# The kinds of a loss or an accuracy in the dtype: scalars, zero-dimensional arrays, and variables.
 def _reported(dtype, value=1, kind="scalar", cycle=1):
     """Observes `value`, `value` + 1, ... in turn, in the dtype."""
     values = [numpy.asarray(value + index).astype(dtype) for index in range(cycle)]
@@ -105,7 +105,7 @@ KINDS = ("scalar", "array", "variable")
 
 
 def _each_kind(call):
-    """A probe for every kind of value."""
+    """Returns a probe for every kind of value."""
     return tuple(lambda dtype=DTYPE, kind=kind: call(dtype, kind) for kind in KINDS)
 
 
@@ -122,7 +122,7 @@ def _summarized(values, weights=None):
 
 
 def _resumed(values):
-    """Some are added to what has been saved of the others."""
+    """Saves a summary of the first values, loads it, and adds the others."""
     summary, saved = reporter.Summary(), {}
     for value in values[:-10]:
         summary.add(value)
@@ -181,7 +181,7 @@ SUMMARIES = (
 
 
 def _scoped(x):
-    """The names that values are reported by."""
+    """Returns the names under which values are reported."""
     link, found = L.Linear(3, 2), []
     made = chainer.Reporter()
     made.add_observer("main", link)
@@ -198,7 +198,7 @@ def _scoped(x):
 
 
 def _evaluated(dtype, kind, count=1000):
-    """The means of what a model reports over many batches."""
+    """Returns the means of the values that a model reports over many batches."""
     link = L.Linear(3, 2)
     observe = _reported(dtype, 3.75, kind, 2)
 
@@ -238,7 +238,7 @@ def _logged(dtype, kind, interval=400, **options):
 
 
 def _averaged(dtype, value, total, kind="scalar"):
-    """A quotient of two sums."""
+    """Trains with MicroAverage, a quotient of two sums."""
     observe = {"n": numpy.asarray(value).astype(dtype), "d": numpy.asarray(total).astype(dtype)}
     if kind == "scalar":
         observe = {key: one[()] for key, one in observe.items()}
@@ -252,7 +252,7 @@ def _averaged(dtype, value, total, kind="scalar"):
 
 
 def _schedule(make):
-    """The learning rate after each iteration, as an optimizer of every form of numbers has it."""
+    """Probes of a schedule: the learning rate after each iteration, for numbers of every form."""
 
     def rate(trainer):
         return float(trainer.updater.optimizer.lr)
@@ -265,7 +265,7 @@ def _schedule(make):
 
 
 def _fired(make, value=0.75, cycle=5, iterations=40):
-    """In which iterations a trigger fires."""
+    """Probes of a trigger: the iterations in which it fires."""
 
     def call(dtype, kind):
         fired = []
@@ -284,7 +284,7 @@ def _saved_trigger(trigger):
 
 
 def _stopped(dtype, kind, **options):
-    """How far a training goes that a trigger stops."""
+    """Returns when EarlyStoppingTrigger ends a training, and the trigger's own values."""
     observe = _reported(dtype, 0.75, kind, 5)
     trigger = triggers.EarlyStoppingTrigger(
         (100, "iteration"), "main/loss", max_trigger=(1000, "iteration"), **options
@@ -296,7 +296,7 @@ def _stopped(dtype, kind, **options):
 
 
 def _statistics(dtype):
-    """Of parameters and gradients."""
+    """Returns statistics of parameters and gradients."""
     link = L.Linear(3, 2, initialW=numpy.linspace(-1, 1, 6).reshape(2, 3).astype(dtype))
     link.name = "link"
     for param in link.params():
@@ -310,7 +310,7 @@ def _statistics(dtype):
 
 
 def _sampled(dtype):
-    """What a plot of statistics would show."""
+    """Returns the numbers that a plot of statistics shows."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -318,13 +318,13 @@ def _sampled(dtype):
     for param in link.params():
         param.grad = (param.array * 2 + 1).astype(param.dtype)
     plot = extensions.VariableStatisticsPlot(link, max_sample_size=5, trigger=(30, "iteration"))
-    # It is drawn once; the sample is what has a dtype.
+    # The plot is drawn once; only the sample depends on the dtype.
     _, files, _ = _trained((plot, ONE_BY_ONE), iterations=30 if dtype == "float32" else 29)
     return plot._samples.get_data(), files
 
 
 def _plotted(dtype, kind):
-    """What a plot of observed values shows."""
+    """Returns the numbers that a plot of observed values shows."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -342,7 +342,7 @@ def _bar(**options):
 
 
 def _snapshot(make, loaded=None):
-    """The files of a snapshot and what the last holds."""
+    """Probes of a snapshot: the names of its files, and the entries of the last one."""
 
     def probe():
         found = {}
@@ -361,7 +361,7 @@ def _snapshot(make, loaded=None):
 
 
 def _written(make):
-    """What a writer of snapshots leaves."""
+    """Probes of a snapshot writer: the files that it has written."""
 
     def probe():
         with tempfile.TemporaryDirectory() as folder:
@@ -385,7 +385,7 @@ def _model(dtype):
 
 
 def _updated(make, steps=10):
-    """Parameters and states after some updates, and what was observed."""
+    """Probes of an updater: parameters, states and observations after some updates."""
 
     def probe(dtype=DTYPE, h=h):
         model, optimizer, iterator = _model(dtype)
@@ -416,7 +416,7 @@ def _updated(make, steps=10):
 
 
 def _extended():
-    """The order, names and triggers of extensions."""
+    """Returns the order, names and triggers of extensions."""
     calls = []
 
     class Extension(training.Extension):
@@ -450,7 +450,7 @@ def _unchained(x):
 
 
 def _graph(make):
-    """A graph of the computation as text, without the numbers of its nodes."""
+    """Probes of a computational graph as text, without the numbers of its nodes."""
 
     def probe():
         found = []
@@ -595,7 +595,7 @@ PROBES = {
 
 
 def _intervals(h):
-    """An interval given as a number of any form."""
+    """Trains with an interval that is a number of any form."""
     fired = []
     marked = training.make_extension(trigger=(h(3), "iteration"))(
         lambda trainer: fired.append(trainer.updater.iteration)

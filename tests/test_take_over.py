@@ -1,0 +1,100 @@
+"""This package's class in the place of Chainer's, whatever a program imports first."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import chainer
+import numpy
+import pytest
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from interpreter import run_python
+
+import rmsprop_graves
+
+PRIVATE_MODULES = sorted(path.stem for path in Path(rmsprop_graves.__file__).parent.glob("_[a-z]*.py"))
+# An optimizer after three updates with gradients 0.5, 1 and 1.5, pickled by 1.0.0 on Python 3.8, NumPy 1.22 and
+# Chainer 7.8.1. Its model is Linear(3, 2) with weights 0 to 5; its lr is 0.125.
+OLD_PICKLE = Path(__file__).with_name("optimizer-1.0.0.pickle")
+
+FIRST_IMPORTS = {
+    "Chainer": "import rmsprop_graves, chainer",
+    "the optimizer": "from rmsprop_graves import RMSpropGraves",
+    "the rule": "from rmsprop_graves import RMSpropGravesRule",
+    "an old pickle": f"import pickle; pickle.loads(open({str(OLD_PICKLE)!r}, 'rb').read())",
+    **{module: f"import rmsprop_graves.{module}" for module in PRIVATE_MODULES},
+}
+IS_INSTALLED = """
+import chainer, pickle, sys, rmsprop_graves
+from rmsprop_graves import _hyperparameter, _optimizer, _update_rule
+ours = rmsprop_graves.RMSpropGraves
+assert chainer.optimizers.RMSpropGraves is ours is _optimizer.RMSpropGraves
+assert chainer.optimizers.rmsprop_graves.RMSpropGraves is not ours
+assert type(ours().create_update_rule()) is rmsprop_graves.RMSpropGravesRule is _update_rule.RMSpropGravesRule
+assert type(ours().hyperparam) is _hyperparameter.Hyperparameter
+for name, module in sys.modules.items():
+    if name.startswith("rmsprop_graves."):
+        parent, _, child = name.rpartition(".")
+        assert getattr(sys.modules[parent], child) is module, name
+"""
+
+
+@pytest.mark.parametrize("first", FIRST_IMPORTS)
+def test_the_class_is_installed_whatever_is_imported_first(first):
+    """A private module that imports Chainer is half imported when Chainer is complete and the class is needed."""
+    run_python(f"import rmsprop_graves\nrmsprop_graves.install_in_chainer()\n{FIRST_IMPORTS[first]}\n{IS_INSTALLED}")
+
+
+@pytest.mark.parametrize("first", ["Chainer", "the optimizer", "an old pickle"])
+def test_the_class_is_installed_after_chainer_was_imported(first):
+    run_python(f"{FIRST_IMPORTS[first]}\nimport rmsprop_graves\nrmsprop_graves.install_in_chainer()\n{IS_INSTALLED}")
+
+
+def test_installing_does_not_import_chainer():
+    """The program may still set the environment variables that Chainer reads when it is imported."""
+    code = "import sys, rmsprop_graves; rmsprop_graves.install_in_chainer(); print('chainer' in sys.modules)"
+    assert run_python(code)[0] == "False\n"
+
+
+def test_threads_may_import_chainer_and_this_class_at_the_same_time():
+    """A thread in the import of Chainer waits for this package's modules, and another the other way round."""
+    run_python(f"""
+import threading, rmsprop_graves
+
+rmsprop_graves.install_in_chainer()
+errors = []
+
+def execute(code):
+    try:
+        exec(code, {{}})
+    except BaseException as error:
+        errors.append(error)
+
+codes = ["import rmsprop_graves; rmsprop_graves.RMSpropGraves", "import chainer"] * 2
+threads = [threading.Thread(target=execute, args=(code,)) for code in codes]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not errors, errors
+{IS_INSTALLED}""")
+
+
+def test_a_pickle_of_1_0_0_trains_on():
+    """It names private modules; training it on gives the bits of Chainer's class, and a new pickle public names."""
+    loaded = pickle.loads(OLD_PICKLE.read_bytes())
+    assert repr(loaded) == "RMSpropGraves(lr=0.125, alpha=0.95, momentum=0.9, eps=0.0001)"
+    model = chainer.links.Linear(3, 2, initialW=numpy.arange(6, dtype="f").reshape(2, 3))
+    expected = ChainerRMSpropGraves(lr=0.125).setup(model)
+    for optimizer, gradients in ((loaded, [2.0]), (expected, [0.5, 1.0, 1.5, 2.0])):
+        for gradient in gradients:
+            for param in optimizer.target.params():
+                param.grad = numpy.full(param.shape, gradient, "f")
+            optimizer.update()
+    assert loaded.t == 4
+    for ours, chainers in zip(loaded.target.params(), expected.target.params()):
+        assert ours.array.tobytes() == chainers.array.tobytes()
+    repickled = pickle.dumps(loaded, 2)
+    assert b"crmsprop_graves\nRMSpropGraves\n" in repickled
+    assert b"crmsprop_graves\nRMSpropGravesRule\n" in repickled
