@@ -16,12 +16,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import chainer
-import cpp
 import numpy
 from chainer.backends import cuda
+from kernels import cpp
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from rmsprop_graves import kernels
+from rmsprop_graves.kernels import cuda as cuda_text
 from rmsprop_graves.kernels import cupy as kernel
 
 DEVICES = 2
@@ -305,10 +306,10 @@ class Gpu:
 class ElementwiseKernel:
     """cupy.ElementwiseKernel."""
 
-    def __init__(self, gpu, *texts, **options):
-        """Takes what CuPy does."""
-        self.gpu, self.name = gpu, texts[3]
-        self.kernel = cpp.ElementwiseKernel(*texts, **options, folder=gpu.folder, flags=("-ffp-contract=off",))
+    def __init__(self, gpu, in_params, out_params, operation, name, preamble):
+        """Takes CuPy's arguments."""
+        self.gpu, self.name = gpu, name
+        self.kernel = cpp.ElementwiseKernel(in_params, out_params, operation, name, preamble, folder=gpu.folder)
 
     def __call__(self, *arguments):
         """Notes the launch, and runs it on arrays of any layout."""
@@ -345,10 +346,11 @@ class RawKernel:
     def __init__(self, gpu, source, name):
         """Takes what CuPy does."""
         self.gpu, self.name = gpu, name
-        self.kernel = cpp.RawKernel(source, name, folder=gpu.folder, flags=("-ffp-contract=off",))
-        stored = {"__half": "float16", "float": "float32", "double": "float64"}[source.split(" T;")[0].split()[-1]]
-        self.itemsize = numpy.dtype(stored).itemsize
-        self.layout = kernel.launch_layout(stored)
+        self.kernel = cpp.RawKernel(source, name, folder=gpu.folder)
+        stored = source.split(" T;")[0].split()[-1]
+        (char,) = (char for char, (own, _) in cuda_text.TYPES.items() if own == stored)
+        self.itemsize = numpy.dtype(char).itemsize
+        self.layout = cuda_text.launch_layout(char)
 
     def __call__(self, grid, block, arguments):
         """Notes the launch, with its argument as it is now, and runs it."""
@@ -361,8 +363,8 @@ class RawKernel:
         def work():
             (launch,) = argument
             chunks_at, rows_at = int(launch["chunks"]), int(launch["rows"])
-            gpu.assert_allocated(device_id, (chunks_at, count * kernel._CHUNK.itemsize))
-            places = numpy.unique(read(chunks_at, count, kernel._CHUNK)["row"]).tolist()
+            gpu.assert_allocated(device_id, (chunks_at, count * cuda_text.CHUNK.itemsize))
+            places = numpy.unique(read(chunks_at, count, cuda_text.CHUNK)["row"]).tolist()
             gpu.assert_allocated(device_id, (rows_at, (places[-1] + 1) * ROW.itemsize))
             rows = read(rows_at, places[-1] + 1, ROW)
             gpu.assert_allocated(

@@ -17,7 +17,7 @@ from gpu_stand_in import Device, Gpu, Launch, RawKernel
 from skips import not_installed
 
 from benchmarks import gpu, gpu_report
-from rmsprop_graves.kernels import cupy as kernel
+from rmsprop_graves.kernels import cuda as cuda_text
 
 
 class Event:
@@ -63,7 +63,7 @@ class TimedGpu(Gpu):
 
     def raw_kernel(self, source, name):
         """That of a table, or one that keeps a device busy."""
-        if name == kernel.TABLE_NAME:
+        if name == cuda_text.TABLE_NAME:
             return RawKernel(self, source, name)
         return lambda grid, block, arguments: self.spins.append(arguments) or time.sleep(1e-4)
 
@@ -127,8 +127,8 @@ def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, 
         assert (
             names
             == {
-                gpu.OURS: [kernel.TABLE_NAME],
-                gpu.PER_PARAMETER: [kernel.NAME] * 9,
+                gpu.OURS: [cuda_text.TABLE_NAME],
+                gpu.PER_PARAMETER: [cuda_text.NAME] * 9,
                 gpu.CHAINER: ["Chainer's"] * 9,
                 gpu.COPY: [],
             }[contender.name]

@@ -19,6 +19,7 @@ from models import Arrays, OneByOne, mostly
 from skips import not_installed
 
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule, kernels
+from rmsprop_graves.kernels import cuda as cuda_text
 from rmsprop_graves.kernels import cupy as kernel
 
 GPUS = ("@cupy:0", "@cupy:1")
@@ -83,7 +84,8 @@ def copies_of(optimizer):
 
 def launches_of(gpu):
     """The launches, from which those before are left out, as kernel and device."""
-    launches = [({kernel.NAME: "one", kernel.TABLE_NAME: "table"}[one.name], one.device_id) for one in gpu.launches]
+    names = {cuda_text.NAME: "one", cuda_text.TABLE_NAME: "table"}
+    launches = [(names[one.name], one.device_id) for one in gpu.launches]
     gpu.launches.clear()
     return launches
 

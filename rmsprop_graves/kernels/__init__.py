@@ -3,7 +3,8 @@
 Every kernel takes plain arrays through one signature,
 ``step(param, grad, n, g, delta, *, lr, alpha, momentum, eps)``, and knows nothing of Chainer.
 
-NumPy arrays are stepped by the compiled kernel where Numba is installed and by NumPy otherwise, to the same bits.
+All kernels give the same bits, on a CPU and on a GPU. NumPy arrays are stepped by the compiled kernel where Numba is
+installed and by NumPy otherwise.
 :func:`on_cpu` says which; the environment variable ``RMSPROP_GRAVES_CPU_KERNEL`` or :func:`use_on_cpu` forces one.
 
 Large parameters and models are divided among threads, to the same bits: one for each core that the process may use,

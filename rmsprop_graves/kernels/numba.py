@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels import threads
+from rmsprop_graves.kernels.hyperparameters import floats_of
 
 
 def step(
@@ -47,17 +48,16 @@ def step(
         TypeError: The dtype of ``param`` is not a real floating one.
     """
     arrays = (param, grad, n, g, delta)
-    # A gradient in the memory of what is written is copied first, if it must be, by the NumPy kernel.
-    if _fit(*arrays) and not _overlap(grad, param, n, g, delta):
-        flat = [array.ravel() for array in arrays]
-        hyperparameters = numpy.array([lr, alpha, 1 - alpha, momentum, eps])
-
-        def step_span(begin: int, end: int) -> None:
-            _step_elements(*(array[begin:end] for array in flat), hyperparameters)
-
-        threads.run(step_span, param.size)
-    else:
+    # The NumPy kernel copies a gradient in the memory of what is written, if it has to.
+    if not _fit(*arrays) or _overlap(grad, param, n, g, delta):
         numpy_kernel.step(*arrays, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+        return
+    hyperparameters = numpy.array(floats_of(lr, alpha, momentum, eps))
+    flat = param.ravel(), grad.ravel(), n.ravel(), g.ravel(), delta.ravel()
+    if param.size < 2 * threads.SPAN:
+        _step_elements(*flat, hyperparameters)
+    else:
+        threads.run(lambda begin, end: _step_elements(*(a[begin:end] for a in flat), hyperparameters), param.size)
 
 
 class Table(_table.Table):
@@ -119,11 +119,13 @@ def _fit(*arrays: numpy.ndarray) -> bool:
     return True
 
 
-def _overlap(grad: numpy.ndarray, *others: numpy.ndarray) -> bool:
+def _overlap(
+    grad: numpy.ndarray, param: numpy.ndarray, n: numpy.ndarray, g: numpy.ndarray, delta: numpy.ndarray
+) -> bool:
     # Of two arrays in the same memory one is a view.
-    if grad.base is None and all(array.base is None for array in others):
+    if grad.base is param.base is n.base is g.base is delta.base is None:
         return False
-    return any(numpy.may_share_memory(grad, array) for array in others)
+    return any(numpy.may_share_memory(grad, array) for array in (param, n, g, delta))
 
 
 if numba.config.DISABLE_JIT:
@@ -152,27 +154,37 @@ _compiled = numba.njit(cache=_can_cache(), **_OPTIONS)
 
 
 @_compiled
-def _step_elements(
-    param: Any,
-    grad: Any,
-    n: Any,
-    g: Any,
-    delta: Any,
-    hyperparameters: Any,
-) -> None:
+def _capped(number: Any, largest: Any) -> Any:
+    # The comparisons keep a NaN, which `min` and `max` may hide.
+    return largest if number > largest else -largest if number < -largest else number
+
+
+@_compiled
+def _decayed(number: Any, rate: Any, largest: Any) -> Any:
+    # Infinity times zero would be NaN: a rate of zero forgets an infinite number too.
+    return (_capped(number, largest) if rate == 0 else number) * rate
+
+
+@_compiled
+def _moved(number: Any, by: Any, largest: Any) -> Any:
+    # Infinity less infinity would be NaN: an infinite parameter stays infinite.
+    return number + (_capped(by, largest) if numpy.isnan(number + by) else by)
+
+
+@_compiled
+def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparameters: Any) -> None:
+    """Steps vectors with lr, alpha, 1 - alpha, momentum and eps, given as float64."""
     real = param.dtype.type
     zero, largest = real(0), numpy.finfo(real).max
     lr, alpha, one_minus_alpha = real(hyperparameters[0]), real(hyperparameters[1]), real(hyperparameters[2])
     momentum, eps = real(hyperparameters[3]), real(hyperparameters[4])
     for i in range(param.size):
         t = one_minus_alpha * grad[i]
-        n[i] = n[i] * alpha + t * grad[i]
-        g[i] = g[i] * alpha + t
-        square = g[i] * g[i]
-        # It may overflow where n has, and infinite less infinite is NaN.
-        v = n[i] - (largest if square > largest else square)
-        delta[i] = delta[i] * momentum - lr * grad[i] / numpy.sqrt((zero if v < zero else v) + eps)
-        param[i] += delta[i]
+        n[i] = _decayed(n[i], alpha, largest) + t * grad[i]
+        g[i] = _decayed(g[i], alpha, largest) + t
+        v = n[i] - _capped(g[i] * g[i], largest)
+        delta[i] = _decayed(delta[i], momentum, largest) - lr * grad[i] / numpy.sqrt((zero if v < zero else v) + eps)
+        param[i] = _moved(param[i], delta[i], largest)
 
 
 @intrinsic

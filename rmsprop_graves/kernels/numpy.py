@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy
 
+from rmsprop_graves.kernels.hyperparameters import floats_of
+
 # Elements to a block: five arrays and two temporaries of this length stay within a core's second-level
 # cache, and the seventeen calls on them cost little beside the arithmetic.
 BLOCK = 1 << 15
@@ -55,51 +57,74 @@ def step(
     # A subclass may mean something else by an operator: that of numpy.matrix multiplies matrices.
     param, grad, n, g, delta = map(numpy.asarray, (param, grad, n, g, delta))
     if param.ndim == 0:
-        # NumPy 1 computes a float32 array of no dimensions with a Python float in float64.
+        # NumPy computes scalars from arrays of no dimensions, and a scalar cannot be written to.
         param, grad, n, g, delta = (array.reshape(1) for array in (param, grad, n, g, delta))
     is_half = dtype.char == "e"
+    computed = numpy.dtype(numpy.float32) if is_half else dtype.newbyteorder("=")
+    # A NumPy scalar would make arrays of its own dtype.
+    hyperparameters = floats_of(lr, alpha, momentum, eps)
     is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
     if param.size <= BLOCK and is_uniform and not is_half:
-        _step_block(param, grad, n, g, delta, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+        _step_block(hyperparameters, param, grad, n, g, delta)
         return
     blocks = numpy.nditer(
         [param, grad, n, g, delta],
         flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap"],
         op_flags=_OP_FLAGS,
-        op_dtypes=[numpy.float32 if is_half else dtype.newbyteorder("=")] * 5,
+        op_dtypes=[computed] * 5,
         casting="same_kind",
         buffersize=BLOCK,
     )
     with blocks:
         for block in blocks:
-            _step_block(*block, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+            _step_block(hyperparameters, *block)
+
+
+def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, delta: Any) -> None:
+    lr, alpha, one_minus_alpha, momentum, eps = hyperparameters
+    t = one_minus_alpha * grad
+    _decay(g, alpha)
+    g += t
+    t *= grad
+    _decay(n, alpha)
+    n += t
+
+    v = g * g
+    if numpy.isfinite(n).all():
+        # max(n - g^2, 0), but NumPy has no fast loop for the maximum of an array and a number.
+        numpy.minimum(v, n, out=v)
+        numpy.subtract(n, v, out=v)
+    else:
+        # Infinity less infinity would be NaN, and an infinite n is an infinite variance.
+        numpy.minimum(v, _largest(v.dtype), out=v)
+        numpy.subtract(n, v, out=v)
+        numpy.maximum(v, 0, out=v)
+    v += eps
+    numpy.sqrt(v, out=v)
+    numpy.multiply(lr, grad, out=t)
+    t /= v
+    _decay(delta, momentum)
+    delta -= t
+
+    if numpy.isfinite(param).all():
+        param += delta
+    else:
+        # An infinite parameter stays infinite: less an infinite delta it would be NaN.
+        param += numpy.where(numpy.isinf(param), _capped(delta), delta)
+
+
+def _decay(state: Any, rate: Any) -> None:
+    if state.dtype.type(rate) == 0 and not numpy.isfinite(state).all():
+        # A rate of zero forgets an infinite number too: infinity times zero would be NaN.
+        state[...] = _capped(state)
+    state *= rate
+
+
+def _capped(array: Any) -> Any:
+    largest = _largest(array.dtype)
+    return array.clip(-largest, largest)
 
 
 @functools.lru_cache(maxsize=None)
 def _largest(dtype: numpy.dtype) -> Any:
     return numpy.finfo(dtype).max
-
-
-def _step_block(
-    param: Any, grad: Any, n: Any, g: Any, delta: Any, *, lr: float, alpha: float, momentum: float, eps: float
-) -> None:
-    t = (1 - alpha) * grad
-    g *= alpha
-    g += t
-    t *= grad
-    n *= alpha
-    n += t
-
-    v = g * g
-    # It may overflow where n has, and infinite less infinite is NaN.
-    numpy.minimum(v, _largest(v.dtype), out=v)
-    numpy.subtract(n, v, out=v)
-    numpy.maximum(v, 0, out=v)
-    v += eps
-    numpy.sqrt(v, out=v)
-    numpy.multiply(lr, grad, out=t)
-    t /= v
-    delta *= momentum
-    delta -= t
-
-    param += delta

@@ -8,6 +8,8 @@ from typing import Any, Tuple
 
 import numpy
 
+from rmsprop_graves.kernels.hyperparameters import floats_of
+
 # lr, alpha, momentum and eps.
 Hyperparameters = Tuple[float, ...]
 
@@ -132,4 +134,4 @@ def _numbered(hyperparameters: list[Hyperparameters]) -> tuple[numpy.ndarray, nu
 
 
 def _rows(sets: list[Hyperparameters]) -> numpy.ndarray:
-    return numpy.array([(lr, alpha, 1 - alpha, momentum, eps) for lr, alpha, momentum, eps in sets])
+    return numpy.array([floats_of(*values) for values in sets])

@@ -63,7 +63,9 @@ def main(arguments=None):
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only test files whose path contains one of these")
     parser.add_argument("--again", action="store_true", help="delete the results of the given stacks first")
     parser.add_argument("--patience", type=float, default=300, help="seconds after which a case counts as hung")
-    parser.add_argument("--all-combinations", action="store_true", help="run all combinations of parameters, not only pairs")
+    parser.add_argument(
+        "--all-combinations", action="store_true", help="run all combinations of parameters, not only pairs"
+    )
     options = parser.parse_args(arguments)
 
     os.environ["CHAINER_TEST_PAIRWISE_PARAMETERIZATION"] = "never" if options.all_combinations else "always"

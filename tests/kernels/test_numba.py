@@ -120,7 +120,7 @@ def test_it_multiplies_and_adds_separately():
     # Anew, since code from the cache cannot be looked into.
     compiled = numba.njit(**numba_kernel._OPTIONS)(numba_kernel._step_elements.py_func)
     for dtype in ("f4", "f8"):
-        compiled(*(numpy.ones(100, dtype) for _ in NAMES), 1e-2, 0.9, 0.1, 0.8, 1e-4)
+        compiled(*(numpy.ones(100, dtype) for _ in NAMES), numpy.array([1e-2, 0.9, 0.1, 0.8, 1e-4]))
     codes = compiled.inspect_asm().values()
     assert len(codes) == 2
     for code in codes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from typing import NamedTuple
 
-import cpp
 import numpy
 import pytest
 
-from rmsprop_graves.kernels import cupy as kernel
+from rmsprop_graves.kernels import cuda
 
 # From Turing, the oldest that CUDA 13 knows, to Blackwell.
 ARCHITECTURES = (75, 80, 90, 100, 120)
@@ -51,11 +51,7 @@ class Compiler:
     @functools.lru_cache(maxsize=None)  # noqa: B019  there is one
     def table(self, dtype, architecture, *options):
         """The kernel of a table of the dtype."""
-        given = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kernel, "load_cupy", lambda: _RawKernels(given))
-            cpp.make_table_kernel(dtype)
-        return self.compile(given[0], architecture, *options, headers=False)
+        return self.compile(cuda.table_source(numpy.dtype(dtype).char), architecture, *options, headers=False)
 
     def compile(self, code, architecture, *options, headers=True):
         """Compiles as cupy.cuda.compiler does on a device of the architecture."""
@@ -69,7 +65,7 @@ class Compiler:
             core.compile_with_cache(code, (), prepend_cupy_headers=headers)
         source, cupy_options = given
         options = (*cupy_options, "-ftz=true", f"-arch=sm_{architecture}", "--ptxas-options=-v", *options)
-        program = self.nvrtc.createProgram(source, f"{kernel.NAME}.cu", (), ())
+        program = self.nvrtc.createProgram(source, f"{cuda.NAME}.cu", (), ())
         try:
             try:
                 self.nvrtc.compileProgram(program, options)
@@ -85,7 +81,7 @@ class Compiler:
         import cupy
         from cupy._core import _carray, _kernel, _scalar
 
-        made = cpp.make_kernel("double" if dtype == "float64" else "float")
+        made = cupy.ElementwiseKernel(**cuda.elementwise("double" if dtype == "float64" else "float"))
         is_array = [param.ctype == "T" for param in made.params[:-1]]
         dtypes = tuple(numpy.dtype(dtype) if array else None for array in is_array)
         # What a call does first: it tells the type letters from the arrays.
@@ -103,14 +99,29 @@ class Compiler:
         )
 
 
-class _RawKernels:
-    """A CuPy that keeps the source of a kernel."""
-
-    def __init__(self, given):
-        """Where to."""
-        self.RawKernel = lambda source, name: given.append(source)
-
-
 def instructions(ptx):
     """The instructions of a kernel, in order."""
     return re.findall(r"^\s*\{?\s*(?:@!?%p\d+\s+)?([a-z][\w.:]+)\s", ptx, re.MULTILINE)
+
+
+# How often each operation is there for one element. The last sum is there twice: again if the first is NaN.
+OPERATIONS = {"mul": 7, "add": 5, "sub": 2, "div": 1, "sqrt": 1}
+
+
+def rounded_elements(ptx, dtype):
+    """The number of elements whose arithmetic is in the code, which must be the rule's, rounded and not flushed.
+
+    A comparison may take subnormal numbers for zero where that changes nothing: of a number with the largest one, or
+    with itself.
+    """
+    real = "f64" if dtype == "float64" else "f32"
+    counts = Counter(re.findall(r"\b((?:add|sub|mul|div|sqrt|fma|mad|rcp|rsqrt|min|max|abs)\.[\w.]*f\d\d)\b", ptx))
+    elements = counts[f"div.rn.{real}"]
+    assert counts == {f"{name}.rn.{real}": count * elements for name, count in OPERATIONS.items()}
+    for code, operands in re.findall(r"\b(\w+(?:\.\w+)*\.ftz[\w.]*)\s+(.*);", ptx):
+        _, one, other = operands.split(", ")
+        assert code.startswith("setp."), code
+        assert one == other or other in ("0f7F7FFFFF", "0fFF7FFFFF"), (code, operands)
+    conversions = Counter(re.findall(r"\bcvt\.\S*f\d\d\S*", ptx))
+    assert conversions == ({"cvt.f32.f16": 5 * elements, "cvt.rn.f16.f32": 4 * elements} if dtype == "float16" else {})
+    return elements

@@ -1,7 +1,6 @@
 """The CUDA kernels' text built by g++ and run over NumPy arrays.
 
-`ElementwiseKernel` and `RawKernel` take what CuPy's classes take, with a few definitions in the place of CUDA's.
-With -DFLUSH they run as CUDA does under -ftz=true: subnormal numbers are zero, on an x86.
+`ElementwiseKernel` and `RawKernel` take the arguments of CuPy's classes. `DEFINITIONS` stands in for CUDA's headers.
 """
 
 from __future__ import annotations
@@ -18,17 +17,13 @@ import pytest
 
 from rmsprop_graves.kernels import cupy as kernel
 
-# The functions that make the kernels, without the caches that keep them.
-make_kernel = kernel._kernel.__wrapped__
-make_table_kernel = kernel._table_kernel.__wrapped__
+# The compiler may not fuse a product and a sum.
+FLAGS = ("-ffp-contract=off",)
 
-# In the place of CUDA's headers: the type stored in halves, and what the compiler knows by itself.
+# The type of a half, and names that CUDA's compiler knows by itself.
 DEFINITIONS = """
 #include <cmath>
 #include <cstddef>
-#ifdef FLUSH
-#include <xmmintrin.h>
-#endif
 
 struct __half {
     _Float16 bits;
@@ -39,7 +34,6 @@ struct __half {
 typedef __half float16;
 typedef float float32;
 typedef double float64;
-using std::fma;
 using std::sqrt;
 
 #define __global__
@@ -49,16 +43,6 @@ using std::sqrt;
 #define __builtin_assume(condition)
 #define __isGlobal(pointer) true
 static thread_local struct { unsigned x; } threadIdx, blockIdx;
-
-struct Mode {
-#ifdef FLUSH
-    const unsigned before = _mm_getcsr();
-    Mode() { _mm_setcsr(before | 0x8040); }
-    ~Mode() { _mm_setcsr(before); }
-#endif
-};
-
-extern "C" double multiply_add(double a, double b, double c) { return a * b + c; }
 """
 
 LOOP = """
@@ -66,7 +50,6 @@ typedef {dtype} T;
 {preamble}
 
 extern "C" void {name}(std::size_t size, {params}) {{
-    const Mode mode;
     for (std::size_t i = 0; i < size; ++i) {{
         {references}
         {operation}
@@ -78,7 +61,6 @@ GRID = """
 {source}
 
 extern "C" void run(const unsigned *blocks, unsigned count, unsigned threads, const {argument} *argument) {{
-    const Mode mode;
     for (unsigned i = 0; i < count; ++i) {{
         blockIdx.x = blocks[i];
         for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
@@ -88,14 +70,14 @@ extern "C" void run(const unsigned *blocks, unsigned count, unsigned threads, co
 """
 
 
-def build(source, folder, *flags):
+def build(source, folder):
     """The library built of definitions and source, once in a folder."""
     if shutil.which("g++") is None:
         pytest.skip("not installed: g++ (a C++ compiler, from the system)")
-    path = folder / f"{hashlib.sha256(repr((source, flags)).encode()).hexdigest()}.so"
+    path = folder / f"{hashlib.sha256(source.encode()).hexdigest()}.so"
     if not path.exists():
         (folder / "cuda_fp16.h").write_text("// Its types are defined already.\n")
-        command = ["g++", "-x", "c++", "-", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{folder}", *flags]
+        command = ["g++", "-x", "c++", "-", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{folder}", *FLAGS]
         # CUDA's pragmas are not for it.
         command += ["-Wno-unknown-pragmas", "-o", str(path)]
         built = subprocess.run(command, input=DEFINITIONS + source, stderr=subprocess.PIPE, text=True, check=False)
@@ -108,11 +90,11 @@ def build(source, folder, *flags):
 class ElementwiseKernel:
     """CuPy's class for contiguous NumPy arrays of one dtype."""
 
-    def __init__(self, in_params, out_params, operation, name, preamble="", *, folder, flags=()):
-        """Takes what CuPy does, where to build and the flags to build with."""
+    def __init__(self, in_params, out_params, operation, name, preamble="", *, folder):
+        """Takes CuPy's arguments, and where to build."""
         self.params = [param.split() for param in f"{in_params}, {out_params}".split(", ")]
         self.texts = {"operation": operation, "name": name, "preamble": preamble}
-        self.folder, self.flags = folder, flags
+        self.folder = folder
 
     def __call__(self, *arguments):
         """Steps arrays of one dtype, the gradient first."""
@@ -133,7 +115,7 @@ class ElementwiseKernel:
             references=" ".join(f"T &{name} = _{name}[i];" for kind, name in self.params if kind == "T"),
             **self.texts,
         )
-        return build(source, self.folder, *self.flags)
+        return build(source, self.folder)
 
 
 class RawKernel:
@@ -142,10 +124,10 @@ class RawKernel:
     The threads of a block run in order and the blocks in any, so that what needs an order among them shows.
     """
 
-    def __init__(self, source, name, *, folder, flags=()):
-        """Takes what CuPy does, where to build and the flags to build with."""
+    def __init__(self, source, name, *, folder):
+        """Takes CuPy's arguments, and where to build."""
         argument = source.split(f"{name}(const ")[1].split()[0]
-        self.library = build(GRID.format(source=source, name=name, argument=argument), folder, *flags)
+        self.library = build(GRID.format(source=source, name=name, argument=argument), folder)
 
     def __call__(self, grid, block, arguments, blocks=slice(None)):
         """Runs the grid, or some blocks of it."""
@@ -159,9 +141,8 @@ class RawKernel:
         )
 
 
-def kernels(folder, *flags):
-    """What `_kernel` returns for float and for double, with g++ in the place of CuPy."""
-    stand_in = functools.partial(ElementwiseKernel, folder=folder, flags=flags)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "load_cupy", lambda: SimpleNamespace(ElementwiseKernel=stand_in))
-        return {"float": make_kernel("float"), "double": make_kernel("double")}
+def use(monkeypatch, folder):
+    """Makes `rmsprop_graves.kernels.cupy.step` run in C++ on contiguous NumPy arrays."""
+    stand_in = functools.partial(ElementwiseKernel, folder=folder)
+    monkeypatch.setattr(kernel, "load_cupy", lambda: SimpleNamespace(ElementwiseKernel=stand_in))
+    monkeypatch.setattr(kernel, "_kernel", functools.lru_cache(maxsize=None)(kernel._kernel.__wrapped__))

@@ -1,0 +1,258 @@
+"""The step in CUDA C++, and what has to be known to compile and launch it. It needs no CuPy.
+
+CUDA would round otherwise than a CPU: its compiler fuses a product and a sum into one rounding, and CuPy has it flush
+subnormal float32 numbers to zero. So the arithmetic is written in PTX, where each instruction rounds its result to
+nearest and keeps subnormal numbers. Other compilers get plain operators, and must not fuse them
+(``-ffp-contract=off``).
+"""
+
+from __future__ import annotations
+
+import numpy
+
+#: For each dtype's character the C++ type stored in an array and the type computed in.
+TYPES = {"e": ("__half", "float"), "f": ("float", "float"), "d": ("double", "double")}
+#: The names of these dtypes.
+DTYPES = tuple(numpy.dtype(char).name for char in TYPES)
+# By the type computed in: NumPy's name, and PTX's type, register constraint, zero and largest finite number.
+_COMPUTED = {
+    "float": ("float32", "f32", "f", "0f00000000", "3.402823466385288598e+38f"),
+    "double": ("float64", "f64", "d", "0d0000000000000000", "1.797693134862315708e+308"),
+}
+
+# `Real` is a number with NumPy's rounding. LOADED makes the compiler load a number where it stands: it would move the
+# load of delta down to its use, below root and quotient, and each thread would wait for memory twice.
+PREAMBLE = """
+typedef %(computed)s C;
+
+struct Real {
+    C value;
+    __device__ __forceinline__ Real(C value) : value(value) {}
+};
+
+#ifdef __CUDACC__
+#define OPERATION(symbol, instruction) \\
+    __device__ __forceinline__ Real operator symbol(Real a, Real b) { \\
+        C result; \\
+        asm(instruction ".%(ptx)s %%0, %%1, %%2;" : "=%(constraint)s"(result) \\
+            : "%(constraint)s"(a.value), "%(constraint)s"(b.value)); \\
+        return result; \\
+    }
+__device__ __forceinline__ Real root(Real a) {
+    C result;
+    asm("sqrt.rn.%(ptx)s %%0, %%1;" : "=%(constraint)s"(result) : "%(constraint)s"(a.value));
+    return result;
+}
+// The compiler's own comparison would take a subnormal number for zero.
+#define CHOICE(name, symbol, instruction) \\
+    __device__ __forceinline__ Real name(Real a, Real yes, Real no) { \\
+        C result; \\
+        asm("{.reg .pred p; " instruction ".%(ptx)s p, %%1, %(zero)s; selp.%(ptx)s %%0, %%2, %%3, p;}" \\
+            : "=%(constraint)s"(result) \\
+            : "%(constraint)s"(a.value), "%(constraint)s"(yes.value), "%(constraint)s"(no.value)); \\
+        return result; \\
+    }
+#define LOADED(number) asm volatile("" : "+%(constraint)s"(number.value))
+#else
+#define OPERATION(symbol, instruction) \\
+    inline Real operator symbol(Real a, Real b) { return a.value symbol b.value; }
+inline Real root(Real a) { return sqrt(a.value); }
+#define CHOICE(name, symbol, instruction) \\
+    inline Real name(Real a, Real yes, Real no) { return a.value symbol 0 ? yes : no; }
+#define LOADED(number)
+#endif
+OPERATION(+, "add.rn")
+OPERATION(-, "sub.rn")
+OPERATION(*, "mul.rn")
+OPERATION(/, "div.rn")
+CHOICE(if_negative, <, "setp.lt")
+CHOICE(if_zero, ==, "setp.eq")
+
+__device__ __forceinline__ bool is_nan(Real a) { return a.value != a.value; }
+
+__device__ __forceinline__ Real capped(Real a) {
+    const C largest = %(largest)s;
+    return largest < a.value ? largest : a.value < -largest ? -largest : a.value;
+}
+
+// Infinity times zero would be NaN: a rate of zero forgets an infinite number too.
+__device__ __forceinline__ Real decayed(Real a, Real rate) { return if_zero(rate, capped(a), a) * rate; }
+
+// Infinity less infinity would be NaN: an infinite parameter stays infinite.
+__device__ __forceinline__ Real moved(Real w, Real by) { return w + (is_nan(w + by) ? capped(by) : by); }
+"""
+
+# What the kernels compute for one element. `T` is the type stored. Load everything, compute, store everything: a store
+# between two loads would make the compiler load again.
+IN_PARAMS = "T grad, C lr, C alpha, C one_minus_alpha, C momentum, C eps"
+OUT_PARAMS = "T param, T n, T g, T delta"
+STEP = """
+    const Real x(grad), w(param), n0(n), g0(g);
+    Real delta0(delta);
+    LOADED(delta0);
+
+    const Real t = one_minus_alpha * x;
+    const Real n1 = decayed(n0, alpha) + t * x;
+    const Real g1 = decayed(g0, alpha) + t;
+    const Real v = n1 - capped(g1 * g1);
+    const Real delta1 = decayed(delta0, momentum) - lr * x / root(if_negative(v, 0, v) + eps);
+    const Real w1 = moved(w, delta1);
+
+    n = n1.value;
+    g = g1.value;
+    delta = delta1.value;
+    param = w1.value;
+"""
+NAME = "rmsprop_graves_step"
+
+# The kernel of a table. A block steps one chunk of one parameter: in vectors of 16 bytes where all five arrays are
+# aligned for them, and element by element otherwise, the rest of a vector included. The gradients' addresses and the
+# hyperparameters change from step to step. They are passed by value, so no copy to the device precedes a launch.
+TABLE_SOURCE = """
+#include <cuda_fp16.h>
+
+typedef %(stored)s T;
+%(preamble)s
+
+const unsigned THREADS = %(threads)d, LANES = 16 / sizeof(T), CHUNK = %(chunk_bytes)d / sizeof(T);
+
+struct Row {
+    T *param, *n, *g, *delta;
+    unsigned long long size;
+};
+
+struct Chunk {
+    unsigned row, place;
+};
+
+struct Launch {
+    const Row *rows;
+    const Chunk *chunks;
+    const T *grads[%(rows)d];
+    C hyperparameters[%(sets)d][5];
+    unsigned first;
+    unsigned char set[%(rows)d];
+};
+static_assert(sizeof(Launch) == %(launch_bytes)d, "the host lays it out in another way");
+
+struct alignas(16) Vector {
+    T lane[LANES];
+};
+
+// Makes the compiler use loads and stores of global memory in place of generic ones.
+template <typename P> __device__ __forceinline__ P *global(P *pointer) {
+    __builtin_assume(__isGlobal(pointer));
+    return pointer;
+}
+
+__device__ __forceinline__ void step(const T &grad, T &param, T &n, T &g, T &delta, const C (&hyperparameters)[5]) {
+    const C lr = hyperparameters[0], alpha = hyperparameters[1], one_minus_alpha = hyperparameters[2];
+    const C momentum = hyperparameters[3], eps = hyperparameters[4];
+    %(step)s
+}
+
+extern "C" __global__ void __launch_bounds__(%(threads)d) %(name)s(const Launch launch) {
+    const Chunk chunk = launch.chunks[blockIdx.x];
+    const Row row = launch.rows[chunk.row];
+    const unsigned place = chunk.row - launch.first;
+    const C (&hyperparameters)[5] = launch.hyperparameters[launch.set[place]];
+
+    const unsigned long long begin = (unsigned long long)chunk.place * CHUNK;
+    const unsigned count = row.size - begin < CHUNK ? row.size - begin : CHUNK;
+    const T *const grad = launch.grads[place] + begin;
+    T *const param = global(row.param + begin);
+    T *const n = global(row.n + begin);
+    T *const g = global(row.g + begin);
+    T *const delta = global(row.delta + begin);
+
+    const auto address = [](const T *pointer) { return (unsigned long long)pointer; };
+    unsigned done = 0;
+    if ((address(grad) | address(param) | address(n) | address(g) | address(delta)) %% sizeof(Vector) == 0) {
+        done = count - count %% LANES;
+        for (unsigned i = threadIdx.x * LANES; i < done; i += THREADS * LANES) {
+            const Vector grads = *(const Vector *)(grad + i);
+            Vector params = *(Vector *)(param + i), ns = *(Vector *)(n + i), gs = *(Vector *)(g + i);
+            Vector deltas = *(Vector *)(delta + i);
+            #pragma unroll
+            for (unsigned k = 0; k < LANES; ++k)
+                step(grads.lane[k], params.lane[k], ns.lane[k], gs.lane[k], deltas.lane[k], hyperparameters);
+            *(Vector *)(param + i) = params;
+            *(Vector *)(n + i) = ns;
+            *(Vector *)(g + i) = gs;
+            *(Vector *)(delta + i) = deltas;
+        }
+    }
+    for (unsigned i = done + threadIdx.x; i < count; i += THREADS)
+        step(grad[i], param[i], n[i], g[i], delta[i], hyperparameters);
+}
+"""
+TABLE_NAME = "rmsprop_graves_step_table"
+#: Threads of a block.
+THREADS = 256
+#: Bytes of one array that a block steps: four vectors for each thread.
+CHUNK_BYTES = 4 * 16 * THREADS
+#: Parameters and different sets of hyperparameters of a launch, as many as 4 KiB of arguments hold.
+ROWS, SETS = 400, 8
+#: A row's number and the chunk's number in it.
+CHUNK = numpy.dtype([("row", numpy.uint32), ("place", numpy.uint32)])
+
+
+def elementwise(computed: str) -> dict[str, str]:
+    """The arguments of ``cupy.ElementwiseKernel`` for the step of one parameter.
+
+    Args:
+        computed: The type computed in, ``'float'`` or ``'double'``.
+    """
+    # CuPy tells a type letter from the arrays that have it (cupy/cupy#2091), and only scalars have C.
+    in_params = IN_PARAMS.replace("C ", f"{_COMPUTED[computed][0]} ")
+    return {
+        "in_params": in_params,
+        "out_params": OUT_PARAMS,
+        "operation": STEP,
+        "name": NAME,
+        "preamble": _preamble(computed),
+    }
+
+
+def table_source(char: str) -> str:
+    """The source of a table's kernel.
+
+    Args:
+        char: The dtype's character, a key of :data:`TYPES`.
+    """
+    stored, computed = TYPES[char]
+    return TABLE_SOURCE % {
+        "stored": stored,
+        "preamble": _preamble(computed),
+        "threads": THREADS,
+        "chunk_bytes": CHUNK_BYTES,
+        "rows": ROWS,
+        "sets": SETS,
+        "launch_bytes": launch_layout(char).itemsize,
+        "step": STEP,
+        "name": TABLE_NAME,
+    }
+
+
+def launch_layout(char: str) -> numpy.dtype:
+    """The layout of the one argument of a table's kernel, ``Launch`` in its source.
+
+    Args:
+        char: The dtype's character, a key of :data:`TYPES`.
+    """
+    return numpy.dtype(
+        [
+            ("rows", numpy.uint64),
+            ("chunks", numpy.uint64),
+            ("grads", numpy.uint64, ROWS),
+            ("hyperparameters", _COMPUTED[TYPES[char][1]][0], (SETS, 5)),
+            ("first", numpy.uint32),
+            ("set", numpy.uint8, ROWS),
+        ],
+        align=True,
+    )
+
+
+def _preamble(computed: str) -> str:
+    _, ptx, constraint, zero, largest = _COMPUTED[computed]
+    return PREAMBLE % {"computed": computed, "ptx": ptx, "constraint": constraint, "zero": zero, "largest": largest}

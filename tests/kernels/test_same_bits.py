@@ -1,0 +1,111 @@
+"""One set of bits: every kernel gives the bits of the NumPy kernel in param, n, g and delta.
+
+The CUDA text runs in C++ here, and on a GPU in test_gpu.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernels import cpp
+from kernels.cases import DTYPES, EXTREME_SETTINGS, SETTINGS, assert_same_bits, crossed, gradients, start_at
+
+from rmsprop_graves.kernels import cupy as cupy_kernel
+from rmsprop_graves.kernels import numpy as numpy_kernel
+
+
+@pytest.fixture(params=["numba", "CUDA text in C++"])
+def step(request, built, monkeypatch):
+    """The step of a kernel, on NumPy arrays."""
+    if request.param == "numba":
+        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+        return importlib.import_module("rmsprop_graves.kernels.numba").step
+    cpp.use(monkeypatch, built)
+    return cupy_kernel.step
+
+
+def assert_both_step_alike(step, arrays, steps, **hyperparameters):
+    ours, numpys = ({name: array.copy() for name, array in arrays.items()} for _ in range(2))
+    with numpy.errstate(all="ignore"):
+        for grad in steps:
+            step(grad=grad, **ours, **hyperparameters)
+            numpy_kernel.step(grad=grad, **numpys, **hyperparameters)
+            assert_same_bits(ours, numpys)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_special_values_crossed_with_each_other_give_the_same_bits(step, dtype, name):
+    """Zeros of both signs, subnormal numbers, the largest, NaN and infinities, in every array at once."""
+    arrays = crossed(dtype)
+    grad = arrays.pop("grad")
+    assert_both_step_alike(step, arrays, [grad] * 2, **{**SETTINGS, **EXTREME_SETTINGS}[name])
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_hundred_steps_of_many_magnitudes_give_the_same_bits(step, dtype, name):
+    """From states of zero, compared after every step."""
+    param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
+    assert_both_step_alike(step, start_at(param), gradients(dtype, 100), **{**SETTINGS, **EXTREME_SETTINGS}[name])
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dtype=st.sampled_from(DTYPES),
+    lr=st.floats(-10, 10),
+    alpha=st.floats(0, 1.05),
+    momentum=st.floats(0, 1.05),
+    eps=st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_bits_in_the_arrays_give_the_same_bits(step, dtype, lr, alpha, momentum, eps, seed):
+    """Over hyperparameters; every exponent is as likely, and n is not negative."""
+    rng = numpy.random.RandomState(seed)
+    itemsize = numpy.dtype(dtype).itemsize
+    drawn = numpy.frombuffer(rng.bytes(8 * 200 * itemsize), dtype).reshape(8, 200)
+    arrays = dict(zip(("param", "n", "g", "delta"), drawn.copy()))
+    arrays["n"] = abs(arrays["n"])
+    assert_both_step_alike(step, arrays, drawn[4:], lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+
+
+@pytest.mark.parametrize("convert", [numpy.float64, numpy.float32, numpy.float16, numpy.array])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numpy_scalars_as_hyperparameters_give_the_bits_of_python_floats(step, dtype, convert):
+    """1 - alpha is computed in double precision then too, and no array is computed in the scalar's dtype."""
+    given_as = {name: convert(value) for name, value in SETTINGS["long memory"].items()}
+    plain = {name: float(value) for name, value in given_as.items()}
+    runs = []
+    for kernel_step, hyperparameters in ((step, given_as), (numpy_kernel.step, given_as), (numpy_kernel.step, plain)):
+        arrays = start_at(numpy.ones(50, dtype))
+        for grad in numpy.random.RandomState(0).standard_normal((10, 50)).astype(dtype):
+            kernel_step(grad=grad, **arrays, **hyperparameters)
+        runs.append(arrays)
+    assert_same_bits(runs[0], runs[2])
+    assert_same_bits(runs[1], runs[2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_integers_as_hyperparameters_give_the_bits_of_python_floats(step, dtype):
+    """Of Python and of NumPy."""
+    for one, none in ((1, 0), (numpy.int64(1), numpy.int8(0)), (True, False)):
+        arrays = start_at(numpy.ones(50, dtype))
+        grad = numpy.random.RandomState(0).standard_normal(50).astype(dtype)
+        for kernel_step in (step, numpy_kernel.step):
+            ours, plain = ({name: array.copy() for name, array in arrays.items()} for _ in range(2))
+            kernel_step(grad=grad, **ours, lr=one, alpha=none, momentum=none, eps=one)
+            kernel_step(grad=grad, **plain, lr=1.0, alpha=0.0, momentum=0.0, eps=1.0)
+            assert_same_bits(ours, plain)
+
+
+def test_a_comparison_of_bits_sees_the_sign_of_zero_and_the_last_bit():
+    """And takes any NaN for any other."""
+    one = {"param": numpy.array([0.0, 1.0, numpy.nan], "f4")}
+    assert_same_bits(one, {"param": numpy.array([0.0, 1.0, -numpy.nan], "f4")})
+    for other in ([-0.0, 1.0, numpy.nan], [0.0, numpy.nextafter(numpy.float32(1), 2), numpy.nan], [0.0, 1.0, 1.0]):
+        with pytest.raises(AssertionError):
+            assert_same_bits(one, {"param": numpy.array(other, "f4")})
