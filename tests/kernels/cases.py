@@ -33,7 +33,8 @@ EXTREME_SETTINGS = {
 def special_values(dtype):
     """Zeros, subnormal numbers, ordinary ones, the largest, infinities and NaN."""
     limits = numpy.finfo(dtype)
-    subnormal, normal, largest = numpy.nextafter(limits.tiny * 0, limits.tiny), limits.tiny, limits.max
+    zero, one = numpy.array([0, 1], dtype)
+    subnormal, normal, largest = numpy.nextafter(zero, one), limits.tiny, limits.max
     root = numpy.sqrt(largest)
     numbers = [0, subnormal, normal - subnormal, normal, 0.3, 1, root, largest, numpy.inf]
     return numpy.array([*numbers, *(-number for number in numbers), numpy.nan], dtype)
