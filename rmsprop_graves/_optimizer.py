@@ -10,7 +10,7 @@ from chainer.optimizer import GradientMethod, HyperparameterProxy
 from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
-from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter
+from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter
 from rmsprop_graves._plan import Plan, refuse_misfits_of
 from rmsprop_graves._update_rule import RMSpropGravesRule
 
@@ -62,10 +62,8 @@ class RMSpropGraves(GradientMethod):
     ) -> None:
         super().__init__()
         self.hyperparam = Hyperparameter()
-        self.hyperparam.lr = lr
-        self.hyperparam.alpha = alpha
-        self.hyperparam.momentum = momentum
-        self.hyperparam.eps = eps
+        for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
+            setattr(self.hyperparam, name, value)
 
     # Made at the first update of a model, also where a subclass has an __init__ of its own.
     _plan: Any = None
@@ -76,7 +74,7 @@ class RMSpropGraves(GradientMethod):
     eps = HyperparameterProxy("eps")
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in DEFAULTS)
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in NAMES)
         return f"{type(self).__name__}({values})"
 
     def create_update_rule(self) -> RMSpropGravesRule:

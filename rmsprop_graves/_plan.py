@@ -103,11 +103,11 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
     else:
         refuse_misfits_of(params)
         for param, own_values, (_, *own_arrays) in batch.values():
-            if type(param._device) is CpuDevice:
+            if type(param._device) is CpuDevice and all(type(array) is numpy.ndarray for array in own_arrays):
                 param.update_rule.t += 1
                 kernels.on_cpu().step(*own_arrays, **dict(zip(NAMES, own_values)))
             else:
-                # A state may lie on another device; Chainer moves it.
+                # A state may lie on another device, where Chainer finds it.
                 param.update()
     return [group.table for group in groups]
 
@@ -212,13 +212,13 @@ def _plain(param: Any, rule: Any) -> tuple[Any, ...] | None:
     except KeyError:
         return None
     device = param._device
-    # Other arrays are ChainerX's, iDeep's, missing, or of a subclass.
+    # An array of another kind is ChainerX's, iDeep's, missing, or of a subclass. The table looks at the states.
     if type(device) is CpuDevice:
-        if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is numpy.ndarray):
+        if type(array) is not numpy.ndarray or grad is None:
             return None
         number = 0
     elif type(device) is GpuDevice:
-        if not (type(array) is type(grad) is type(n) is type(g) is type(delta) is cuda.ndarray):
+        if type(array) is not cuda.ndarray or type(grad) is not cuda.ndarray:
             return None
         number = 1 + device.device.id
     else:

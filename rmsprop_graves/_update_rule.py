@@ -11,7 +11,7 @@ from chainer.optimizer import UpdateRule
 from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
-from rmsprop_graves._hyperparameter import DEFAULTS, Hyperparameter, as_floats
+from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, as_floats
 
 _default_hyperparam = Hyperparameter()
 for _name, _value in DEFAULTS.items():
@@ -25,11 +25,12 @@ class RMSpropGravesRule(UpdateRule):
     place and start at zero.
 
     Args:
-        parent_hyperparam: Where values not given here come from; the defaults if it is not given either.
-        lr: Step size of this parameter.
-        alpha: Decay rate of ``n`` and ``g``.
-        momentum: Decay rate of ``delta``.
-        eps: Added inside the root.
+        parent_hyperparam: The set of values to inherit from, such as an optimizer's ``hyperparam`` (default: the
+            defaults of :class:`RMSpropGraves`).
+        lr: Step size of this parameter; any finite number (default: inherited, as for all four).
+        alpha: Decay rate of ``n`` and ``g``; 0 or more, and less than 1 for a mean.
+        momentum: Decay rate of ``delta``; 0 or more, and less than 1 for a step that fades.
+        eps: Added inside the root, in units of squared gradient; 0 or more.
 
     Raises:
         TypeError: A value is not a real number.
@@ -49,12 +50,12 @@ class RMSpropGravesRule(UpdateRule):
     ) -> None:
         super().__init__()
         self.hyperparam = Hyperparameter(parent_hyperparam or _default_hyperparam)
-        for name, value in (("lr", lr), ("alpha", alpha), ("momentum", momentum), ("eps", eps)):
+        for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
             if value is not None:
                 setattr(self.hyperparam, name, value)
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self.hyperparam, name)!r}" for name in DEFAULTS)
+        values = ", ".join(f"{name}={getattr(self.hyperparam, name)!r}" for name in NAMES)
         return f"<{type(self).__name__}({values}) t={self.t}{'' if self.enabled else ' disabled'}>"
 
     _fp32_param: Any
@@ -95,10 +96,11 @@ class RMSpropGravesRule(UpdateRule):
         """
         if self._unsettled and param.array is not None:
             _checkpoint.settle(self, param)
-        master = self._fp32_param
-        if master is not None and param.array is not None and (master.array is None or master.shape != param.shape):
+        if self._fp32_param is not None:
+            master, array = self._fp32_param._data[0], param._data[0]
             # The parameter was initialized or resized after the master was made.
-            self._fp32_param = None
+            if array is not None and (master is None or master.shape != array.shape):
+                self._fp32_param = None
         super().update(param)
 
     def _create_uninitialized_parameter(self, dtype: Any, name: str | None) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy
 
+from rmsprop_graves.kernels.hyperparameters import NAMES
+
 #: For each dtype's character the C++ type stored in an array and the type computed in.
 TYPES = {"e": ("__half", "float"), "f": ("float", "float"), "d": ("double", "double")}
 #: The names of these dtypes.
@@ -84,7 +86,7 @@ __device__ __forceinline__ Real moved(Real w, Real by) { return w + (is_nan(w + 
 
 # What the kernels compute for one element. `T` is the type stored. Load everything, compute, store everything: a store
 # between two loads would make the compiler load again.
-IN_PARAMS = "T grad, C lr, C alpha, C one_minus_alpha, C momentum, C eps"
+IN_PARAMS = ", ".join(["T grad", *(f"C {name}" for name in NAMES)])
 OUT_PARAMS = "T param, T n, T g, T delta"
 STEP = """
     const Real x(grad), w(param), n0(n), g0(g);
@@ -125,11 +127,13 @@ struct Chunk {
     unsigned row, place;
 };
 
+typedef C Hyperparameters[%(width)d];
+
 struct Launch {
     const Row *rows;
     const Chunk *chunks;
     const T *grads[%(rows)d];
-    C hyperparameters[%(sets)d][5];
+    Hyperparameters hyperparameters[%(sets)d];
     unsigned first;
     unsigned char set[%(rows)d];
 };
@@ -145,9 +149,9 @@ template <typename P> __device__ __forceinline__ P *global(P *pointer) {
     return pointer;
 }
 
-__device__ __forceinline__ void step(const T &grad, T &param, T &n, T &g, T &delta, const C (&hyperparameters)[5]) {
-    const C lr = hyperparameters[0], alpha = hyperparameters[1], one_minus_alpha = hyperparameters[2];
-    const C momentum = hyperparameters[3], eps = hyperparameters[4];
+__device__ __forceinline__ void
+step(const T &grad, T &param, T &n, T &g, T &delta, const Hyperparameters &hyperparameters) {
+    %(unpacked)s
     %(step)s
 }
 
@@ -155,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(%(threads)d) %(name)s(const Launch 
     const Chunk chunk = launch.chunks[blockIdx.x];
     const Row row = launch.rows[chunk.row];
     const unsigned place = chunk.row - launch.first;
-    const C (&hyperparameters)[5] = launch.hyperparameters[launch.set[place]];
+    const Hyperparameters &hyperparameters = launch.hyperparameters[launch.set[place]];
 
     const unsigned long long begin = (unsigned long long)chunk.place * CHUNK;
     const unsigned count = row.size - begin < CHUNK ? row.size - begin : CHUNK;
@@ -226,6 +230,8 @@ def table_source(char: str) -> str:
         "preamble": _preamble(computed),
         "threads": THREADS,
         "chunk_bytes": CHUNK_BYTES,
+        "width": len(NAMES),
+        "unpacked": " ".join(f"const C {name} = hyperparameters[{place}];" for place, name in enumerate(NAMES)),
         "rows": ROWS,
         "sets": SETS,
         "launch_bytes": launch_layout(char).itemsize,
@@ -245,7 +251,7 @@ def launch_layout(char: str) -> numpy.dtype:
             ("rows", numpy.uint64),
             ("chunks", numpy.uint64),
             ("grads", numpy.uint64, ROWS),
-            ("hyperparameters", _COMPUTED[TYPES[char][1]][0], (SETS, 5)),
+            ("hyperparameters", _COMPUTED[TYPES[char][1]][0], (SETS, len(NAMES))),
             ("first", numpy.uint32),
             ("set", numpy.uint8, ROWS),
         ],
