@@ -25,6 +25,7 @@ class Kernel:
         """Takes the source of a ``cupy.RawKernel`` or ``cupy.ElementwiseKernel``, and does not compile it."""
 
     def __call__(self, *arguments: Any, **options: Any) -> None:
+        """Count a launch."""
         Kernel.launches += 1
         if len(arguments) == 3 and isinstance(arguments[2], tuple):
             # CuPy finds the address of a structure passed by value in the same way.
