@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterator
 
 import numpy
 
-from rmsprop_graves import RMSpropGraves, kernels  # isort: split - chainer is importable from here on
+from rmsprop_graves import RMSpropGraves, kernels  # isort: split
 
 import chainer
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
