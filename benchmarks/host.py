@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import numpy
@@ -74,7 +75,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
 def measure_in_a_process(quick: bool = False) -> dict[str, Any]:
     """Return what `measure` returns in a process of its own, which leaves this one fit for a real GPU."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.host", "--json", *(["--quick"] if quick else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
