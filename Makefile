@@ -12,7 +12,7 @@ OPTIONAL ?= numba mpi
 WITH ?=
 PYTEST ?= -n auto
 # What the benchmark needs and compares with. The extras of the tests will do, without PyTorch.
-PEERS ?= bench
+PEERS ?= bench,nvrtc
 BENCH ?=
 SPHINX := --fail-on-warning --keep-going -d docs/_build/doctrees
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy
 
 import rmsprop_graves  # isort: split - chainer is importable from here on
-from benchmarks import libraries, machine, models, report, timing, training, triad
+from benchmarks import host, libraries, machine, models, report, timing, training, triad
 from rmsprop_graves import kernels
 
 HERE = Path(__file__).resolve().parent
@@ -60,6 +60,8 @@ def main() -> None:
 def measure(quick: bool) -> dict:
     start = time.perf_counter()
     threads = kernels.get_num_threads()
+    if quick:
+        libraries.leave_out(libraries.TORCH_COMPILED, "torch takes a minute to compile the step of each model")
     sizes = {**models.SYNTHETIC, **models.REAL}
     results: dict = {
         "machine": {"rmsprop-graves": rmsprop_graves.__version__, **machine.describe(threads)},
@@ -99,6 +101,9 @@ def measure(quick: bool) -> dict:
         print(f"training, {network}", flush=True)
         times = training.time_in_turn(network, threads, 2 if quick else 15, 1 if quick else 3)
         results["training"] += [{"network": network, "optimizer": name, **seconds} for name, seconds in times.items()]
+    print("host cost", flush=True)
+    results["host"] = host.measure_in_a_process(quick)
+    results["left out"] += results["host"]["left out"]
     results["minutes"] = (time.perf_counter() - start) / 60
     return results
 
@@ -125,8 +130,8 @@ def measure_case(name, shapes, dtype, threads, triads, quick):
 
 
 def needed_memory(shapes, dtype):
-    # What is drawn, five arrays for each of ours, Chainer, two of torch, and optax, and two for what they make.
-    arrays = 2 + libraries.ARRAYS * 5 + 2
+    # The arrays that are drawn; five for each of ours, Chainer, three of torch, and optax; two temporary ones.
+    arrays = 2 + libraries.ARRAYS * 6 + 2
     return arrays * models.size(shapes) * numpy.dtype(dtype).itemsize
 
 

@@ -21,10 +21,12 @@ LR, ALPHA, MOMENTUM, EPS = 1e-4, 0.95, 0.9, 1e-4
 # Parameters, gradients, and three states.
 ARRAYS = 5
 
+OURS = "ours"
 NUMBA = "ours, Numba"
 NUMPY = "ours, NumPy"
 CHAINER = "Chainer"
 TORCH = ("torch, foreach", "torch, for-loop")
+TORCH_COMPILED = "torch, compiled"
 OPTAX = "optax"
 
 
@@ -105,19 +107,65 @@ def torchs(arrays: Arrays, threads: int) -> Iterator[Contender]:
     import torch
 
     torch.set_num_threads(threads)
-    for name, foreach in zip(TORCH, (True, False)):
+
+    def contender(name: str, foreach: bool) -> Contender:
         params = [torch.tensor(array, requires_grad=True) for array in arrays.params]
         for param, grad in zip(params, arrays.grads):
             param.grad = torch.tensor(grad)
         optimizer = torch.optim.RMSprop(params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=foreach)
+        step = CompiledStep(optimizer) if name == TORCH_COMPILED else optimizer.step
 
-        # It has no guard against n - g^2 < 0, which a gradient that stays ends in after some 300 updates; an
-        # update was then seen to take twice as long.
-        def prepare(optimizer=optimizer):
+        # torch does not guard against n - g^2 < 0. A constant gradient leads to it after some 300 updates, and an
+        # update of NaNs was seen to take twice as long.
+        def prepare():
             for state in optimizer.state.values():
                 state["grad_avg"].zero_()
+            if name == TORCH_COMPILED:
+                step.check()
 
-        yield Contender(name, threads, optimizer.step, prepare, spins=threads > 1)
+        return Contender(name, threads, step, prepare, spins=threads > 1)
+
+    for name, foreach in zip(TORCH, (True, False)):
+        yield contender(name, foreach)
+    if not why_left_out(TORCH_COMPILED):
+        yield contender(TORCH_COMPILED, foreach=True)
+
+
+class CompiledStep:
+    """``torch.compile(optimizer.step)``, called until it is compiled.
+
+    Args:
+        optimizer: An optimizer of torch whose parameters have gradients.
+
+    Raises:
+        RuntimeError: torch did not make one graph of the whole step, so that it ran parts of it uncompiled.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        import torch
+        from torch._dynamo import lookup_backend
+
+        def compile_graph(graph, inputs):
+            self._graphs.append(graph)
+            return lookup_backend("inductor")(graph, inputs)
+
+        self._graphs: list[Any] = []
+        # torch counts the optimizers that it compiles, and runs all from the ninth on uncompiled.
+        torch._dynamo.reset()
+        self._step = torch.compile(optimizer.step, backend=compile_graph)
+        # The first call makes the state. The second compiles, if the first did not.
+        for _ in range(3):
+            self._step()
+        self.check()
+
+    def __call__(self) -> None:
+        """Step once."""
+        self._step()
+
+    def check(self) -> None:
+        """Raise an error if torch has compiled nothing, more than one graph, or has compiled again."""
+        if len(self._graphs) != 1:
+            raise RuntimeError(f"torch.compile must make one graph of the step, made {len(self._graphs)}")
 
 
 def optaxes(arrays: Arrays, threads: int) -> Iterator[Contender]:
@@ -148,7 +196,7 @@ def optaxes(arrays: Arrays, threads: int) -> Iterator[Contender]:
 
 
 LIBRARIES = (ours, chainers, torchs, optaxes)
-_OPTIONAL = ("numba", "torch", "optax")
+_OPTIONAL = ("numba", "torch", TORCH_COMPILED, "optax")
 _reasons: dict[str, str] = {}
 
 
@@ -158,7 +206,7 @@ def in_one_line(error: Exception) -> str:
 
 
 def why_left_out(name: str) -> str:
-    """The reason in one line, or nothing where the library can be used."""
+    """Why a library, or `TORCH_COMPILED`, cannot be measured, in one line; empty if it can."""
     if name not in _reasons:
         # JAX would otherwise look for other devices and say that it found none.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -176,8 +224,20 @@ def why_left_out(name: str) -> str:
 def _import(name: str) -> None:
     if name == "numba":
         kernels.use_on_cpu("numba")  # what it cannot do is found out there
+    elif name == TORCH_COMPILED:
+        import torch
+
+        # It needs a C++ compiler and a Python that it knows.
+        parameter = torch.ones(2, requires_grad=True)
+        parameter.grad = torch.ones(2)
+        CompiledStep(torch.optim.RMSprop([parameter], centered=True))
     else:
         __import__(name)
+
+
+def leave_out(name: str, reason: str) -> None:
+    """Do not measure a library, or `TORCH_COMPILED`."""
+    _reasons[name] = reason
 
 
 def left_out() -> dict[str, str]:

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks import models, report
-from benchmarks.libraries import CHAINER, NUMBA, NUMPY, OPTAX
+from benchmarks.libraries import CHAINER, NUMBA, NUMPY, OPTAX, TORCH_COMPILED
 
 # Okabe and Ito's, which the colour-blind can tell apart.
 STYLES = {
@@ -22,6 +22,7 @@ STYLES = {
     NUMPY: ("#56B4E9", "s"),
     CHAINER: ("#000000", "D"),
     "torch": ("#D55E00", "^"),
+    TORCH_COMPILED: ("#E69F00", "P"),
     OPTAX: ("#009E73", "v"),
 }
 SHORT = {**{name: name for name in (*models.SYNTHETIC, *models.REAL)}, "LSTM language model": "LSTM model"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.libraries import CHAINER, NUMBA, NUMPY, OPTAX, TORCH
+from benchmarks.libraries import CHAINER, NUMBA, NUMPY, OPTAX, OURS, TORCH, TORCH_COMPILED
 from benchmarks.triad import FLOOR, TRIAD, moved_bytes
 
 BEGIN, END = "<!-- the last run begins -->", "<!-- the last run ends -->"
@@ -48,6 +48,22 @@ def summary(results: dict[str, Any]) -> str:
     for dtype in dtypes(results):
         lines += [f"{dtype}: how many times as fast, median (lower to upper quartile) of the rounds", ""]
         lines += [*_ratios(results, dtype), ""]
+    lines += [
+        "Host cost of a parameter: median (lower to upper quartile) of the rounds",
+        "",
+        host_costs(results["host"]),
+    ]
+    return "\n".join(lines)
+
+
+def host_costs(results: dict[str, Any]) -> str:
+    """The rows of ``benchmarks.host.measure`` as a table."""
+    lines = ["| | Chainer, µs | ours, µs | ours over Chainer |", "|---|---:|---:|---:|"]
+    for row in results["rows"]:
+        chainers, ours = (row["microseconds"].get(name, []) for name in (CHAINER, OURS))
+        times_as_fast = [slow / fast for slow, fast in zip(chainers, ours)]
+        lines += [f"| {row['what']} | {' | '.join(map(spread, (chainers, ours, times_as_fast)))} |"]
+    lines += ["", *(f"Left out: {line}." for line in results["left out"])]
     return "\n".join(lines)
 
 
@@ -102,6 +118,7 @@ def _document(results: dict[str, Any]) -> str:
             lambda case, name: _bandwidth(case, name, threads),
         )
         lines += [""]
+    lines += ["## Host cost of a parameter", "", host_costs(results["host"]), ""]
     lines += ["## Training iterations, milliseconds", ""]
     lines += ["| network | optimizer | iteration | of it the update | share of the update | iteration times as fast |"]
     lines += ["|---|---|---:|---:|---:|---:|", *(_training_row(results, row) for row in results["training"])]
@@ -111,13 +128,13 @@ def _document(results: dict[str, Any]) -> str:
 def _ratios(results: dict[str, Any], dtype: str) -> list[str]:
     threads = results["threads"]
     lines = [
-        "| model | rounds | ours over Chainer | over the better torch | over optax | ours, NumPy over Chainer "
-        "| ours: share of the triad | of the floor |"
+        "| model | rounds | ours over Chainer | over the better torch | over torch, compiled | over optax "
+        "| ours, NumPy over Chainer | ours: share of the triad | of the floor |"
     ]
-    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for case in _cases(results, dtype):
         ours = best_of_ours(case)
-        pairs = ((CHAINER, ours), (better_torch(case), ours), (OPTAX, ours), (CHAINER, NUMPY))
+        pairs = ((CHAINER, ours), (better_torch(case), ours), (TORCH_COMPILED, ours), (OPTAX, ours), (CHAINER, NUMPY))
         cells = (spread(ratios(case, slow, fast)) for slow, fast in pairs)
         of_both = (percent(shares(case, ours, threads, yardstick)) for yardstick in (TRIAD, FLOOR))
         lines += [f"| {case['model']} | {len(case['seconds'][ours])} | {' | '.join(cells)} | {' | '.join(of_both)} |"]

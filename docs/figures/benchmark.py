@@ -54,6 +54,8 @@ def draw_floor(results):
     figure, (panel,) = style.panels(1, 5)
     names = [pictures.SHORT[case["model"]] for case in results["cases"]]
     for library, (color, marker) in pictures.STYLES.items():
+        if library != "torch" and library not in results["threads"]:
+            continue  # the run left it out
         shares = shares_of_the_floor(results, library)
         print(f"{library}, % of the floor: {', '.join(f'{name} {share:.2g}' for name, share in zip(names, shares))}")
         options = {"color": color, "marker": marker, "linestyle": "none", "markersize": 8}

@@ -19,7 +19,7 @@ ARRAYS = ("param", "n", "g", "delta", "grad")
 SHADES = ("#0072B2", "#56B4E9")
 
 
-def observe(n_characters=96, n_units=280):
+def observe(n_characters=96, n_units=440):
     """Updates the model of the text example twice, with a hook on the rule of one parameter.
 
     Returns:
@@ -39,6 +39,8 @@ def observe(n_characters=96, n_units=280):
         walk(*args)
 
     kernel._walk = walk_and_tell
+    threads = kernels.get_num_threads()
+    kernels.set_num_threads(2)
     try:
         for _ in range(2):
             spans.clear()
@@ -46,6 +48,7 @@ def observe(n_characters=96, n_units=280):
             optimizer.update(model, ids, ids)
     finally:
         kernel._walk = walk
+        kernels.set_num_threads(threads)
 
     (table,) = optimizer._plan._tables
     place_of = {id(array): place for place, array in enumerate(table._columns[0])}
@@ -94,7 +97,8 @@ def draw(rows, spans):
     for begin, end in spans:
         left, right = 45 * begin / size, 45 * end / size
         panel.add_patch(Rectangle((left, top + 0.95), right - left, 0.75, edgecolor="0.3", facecolor="0.93"))
-        panel.text((left + right) / 2, top + 1.33, f"{end - begin:,}", ha="center", va="center")
+        if right - left > 5:
+            panel.text((left + right) / 2, top + 1.33, f"{end - begin:,}", ha="center", va="center")
     panel.text(0, top + 2.3, "A thread that is free takes the next span.", va="center")
     return figure
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 
-import numpy
 import pytest
 from interpreter import run_python
 
@@ -75,31 +74,55 @@ def test_an_invalid_number_is_refused(count):
     assert kernels.get_num_threads() == before
 
 
+def assert_cover(spans, size):
+    """Every number of ``range(size)`` lies in one span."""
+    assert sorted(number for span in spans for number in range(*span)) == list(range(size))
+
+
 @pytest.mark.usefixtures("_small_spans")
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 127, 128, 129, 1000])
 def test_spans_cover_everything_once(count, size):
     """Every size and number of threads gives spans without gaps and overlaps."""
     kernels.set_num_threads(count)
-    done = numpy.zeros(size, int)
+    spans = []
+    threads.run(lambda begin, end: spans.append((begin, end)), size)
+    assert_cover(spans, size)
+
+
+@pytest.mark.usefixtures("_small_spans")
+def test_a_thread_whose_core_is_busy_is_not_waited_for_long():
+    """While one thread is at its first span, the other takes more than half of the work."""
+    kernels.set_num_threads(2)
+    caller = threading.current_thread()
+    others_began, is_enough = threading.Event(), threading.Event()
+    stepped = []
 
     def work(begin, end):
-        done[begin:end] += 1
+        if threading.current_thread() is caller:
+            assert others_began.wait(60)
+            stepped.append(end - begin)
+            if sum(stepped) >= 5000:
+                is_enough.set()
+        else:
+            others_began.set()
+            is_enough.wait(10)
 
-    threads.run(work, size)
-    assert (done == 1).all()
+    threads.run(work, 8000)
+    assert is_enough.is_set()
 
 
 @pytest.mark.usefixtures("_small_spans")
 def test_the_work_is_done_by_several_threads():
-    """Each waits for the three others, which a single thread could not."""
+    """At its first span each waits for the three others, which a single thread could not."""
     barrier = threading.Barrier(4, timeout=60)
     names = set()
 
     def work(begin, end):
-        if begin < 4 * 64:
+        name = threading.current_thread().name
+        if name not in names:
+            names.add(name)
             barrier.wait()
-        names.add(threading.current_thread().name)
 
     threads.run(work, 4 * 64)
     assert len(names) == 4
@@ -108,22 +131,23 @@ def test_the_work_is_done_by_several_threads():
 @pytest.mark.usefixtures("_small_spans")
 def test_an_exception_is_raised_after_every_thread_has_finished():
     """After Ctrl-C in the calling thread nothing writes to the arrays any more."""
-    others_began, ended = threading.Event(), []
+    others_began, under_way = threading.Event(), []
 
     def work(begin, end):
         if threading.current_thread() is caller:
             assert others_began.wait(60)
             raise KeyboardInterrupt
+        under_way.append(begin)
         others_began.set()
         # Long enough for a caller that does not wait to return.
-        threading.Event().wait(0.2)
-        ended.append(begin)
+        threading.Event().wait(0.1)
+        under_way.remove(begin)
 
     caller = threading.current_thread()
     kernels.set_num_threads(2)
     with pytest.raises(KeyboardInterrupt):
         threads.run(work, 128)
-    assert ended == [64]
+    assert under_way == []
 
 
 @pytest.mark.usefixtures("_small_spans")
@@ -161,9 +185,9 @@ def test_work_that_is_queued_when_no_thread_can_start_is_waited_for(monkeypatch)
     began, ended = [], []
 
     def work(begin, end):
-        began.append(begin)
+        began.append((begin, end))
         threading.Event().wait(0.05)
-        ended.append(begin)
+        ended.append((begin, end))
 
     original = threads.ThreadPoolExecutor.submit
 
@@ -173,7 +197,8 @@ def test_work_that_is_queued_when_no_thread_can_start_is_waited_for(monkeypatch)
 
     monkeypatch.setattr(threads.ThreadPoolExecutor, "submit", submit)
     threads.run(work, 256)
-    assert sorted(began) == sorted(ended) == [0, 64, 128, 192]
+    assert sorted(began) == sorted(ended)
+    assert_cover(ended, 256)
 
 
 @pytest.mark.usefixtures("_small_spans")
@@ -203,4 +228,4 @@ def test_the_calling_thread_does_all_the_work_if_no_thread_can_start(monkeypatch
     monkeypatch.setattr(threads.ThreadPoolExecutor, "submit", submit)
     done = []
     threads.run(lambda begin, end: done.append((begin, end)), 200)
-    assert done == [(0, 64), (64, 128), (128, 192), (192, 200)]
+    assert_cover(done, 200)
