@@ -179,12 +179,15 @@ def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparam
     lr, alpha, one_minus_alpha = real(hyperparameters[0]), real(hyperparameters[1]), real(hyperparameters[2])
     momentum, eps = real(hyperparameters[3]), real(hyperparameters[4])
     for i in range(param.size):
-        t = one_minus_alpha * grad[i]
-        n[i] = _decayed(n[i], alpha, largest) + t * grad[i]
-        g[i] = _decayed(g[i], alpha, largest) + t
-        v = n[i] - _capped(g[i] * g[i], largest)
-        delta[i] = _decayed(delta[i], momentum, largest) - lr * grad[i] / numpy.sqrt((zero if v < zero else v) + eps)
-        param[i] = _moved(param[i], delta[i], largest)
+        # All loads precede all stores. Large arrays begin at the same offset within a page, and a processor holds back a
+        # load that follows a store to the same offset: with n and g stored first the loop is up to four times slower.
+        x, param0, n0, g0, delta0 = grad[i], param[i], n[i], g[i], delta[i]
+        t = one_minus_alpha * x
+        n1 = _decayed(n0, alpha, largest) + t * x
+        g1 = _decayed(g0, alpha, largest) + t
+        v = n1 - _capped(g1 * g1, largest)
+        delta1 = _decayed(delta0, momentum, largest) - lr * x / numpy.sqrt((zero if v < zero else v) + eps)
+        n[i], g[i], delta[i], param[i] = n1, g1, delta1, _moved(param0, delta1, largest)
 
 
 @intrinsic
