@@ -30,9 +30,3 @@ def write_hdf5(path, entries):
         for key, value in entries.items():
             # None is saved for an array that does not exist yet.
             file[key] = h5py.Empty("f4") if numpy.asarray(value).dtype == object else value
-
-
-WRITE_AND_LOAD = [
-    pytest.param(write_npz, load_npz, id="npz"),
-    pytest.param(write_hdf5, load_hdf5, id="hdf5", marks=needs_h5py),
-]

@@ -1,6 +1,6 @@
 """Make pickled_by_1_0_0.pickle, and trained_by_1_0_0.npz with the arrays after three more updates.
 
-Run from the root of this repository, with the package of 1.0.0, and a NumPy before 2.0, whose pickles every NumPy reads:
+Run from the root of this repository, with the package of 1.0.0 and NumPy 1, whose pickles every NumPy reads:
 
     PYTHONPATH=<checkout of 1.0.0>:tests python tests/checkpoint/make_pickles_of_1_0_0.py
 """
