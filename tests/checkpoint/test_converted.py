@@ -22,6 +22,7 @@ FORMS = {
     "float64": every(lambda value: value.astype("f8"), "f4"),
     "big-endian": every(lambda value: value.astype(">f4"), "f4"),
     "Fortran order": every(lambda value: numpy.asarray(value, order="F"), "f4"),
+    "float64 in Fortran order": every(lambda value: numpy.asarray(value, "f8", order="F"), "f4"),
     "t of 8 bits": every(lambda value: value.astype("u1"), "i4", "i8"),
     "more entries": lambda entries: entries.update({"unknown": numpy.ones(3), "p1/more": numpy.ones(2)}),
 }

@@ -110,6 +110,18 @@ def test_a_damaged_checkpoint_is_refused_and_changes_nothing(load_entries, updat
     assert_same_bits(arrays_of(train(optimizer, 8, 9)), arrays_of(train(untouched, 8, 9)))
 
 
+@pytest.mark.parametrize("missing", [("n",), ("g", "delta")])
+def test_states_of_a_rule_that_was_never_updated_are_all_there_or_all_missing(load_entries, updates, missing):
+    """If t is 0, the states may be missing, but not some of them."""
+    entries = {**entries_of(train(fresh(), 1, 2, 3)), "p1/t": numpy.array(0)}
+    without(*(f"p1/{name}" for name in missing))(entries)
+    optimizer = train(fresh(), *range(4, 4 + updates))
+    before = everything_of(optimizer)
+    with pytest.raises(KeyError, match=f"/p1/{missing[0]}: it is not in the checkpoint"):
+        load_entries(entries, optimizer)
+    assert everything_of(optimizer) == before
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
