@@ -100,6 +100,21 @@ def test_without_use_fp32_update_states_become_float16_and_masters_are_dropped(t
     assert not any(key.endswith("fp32_param") for key in entries_of(optimizer))
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_use_fp32_update_concerns_float16_parameters_alone(tmp_path, dtype):
+    """States of other dtypes are loaded as without it."""
+
+    def set_up():
+        optimizer = RMSpropGraves(lr=1e-4).setup(model_of(dtype))
+        optimizer.use_fp32_update()
+        return optimizer
+
+    saved = train(set_up(), 1, 2, 3)
+    save_both(tmp_path, saved)
+    resumed = load_both(tmp_path, set_up())
+    assert_same_bits(arrays_of(train(resumed, 4, 5)), arrays_of(train(saved, 4, 5)))
+
+
 @pytest.mark.parametrize("from_chainer", [False, True])
 def test_masters_of_a_run_that_is_rolled_back_are_dropped(tmp_path, from_chainer):
     """They round to the old parameter after small steps, and were taken for its masters."""

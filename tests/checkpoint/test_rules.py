@@ -7,6 +7,7 @@ import numpy
 import pytest
 from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.sgd import SGDRule
+from chainer.serializer import Deserializer
 from checkpoint.training import (
     STATES,
     condition_of,
@@ -90,14 +91,17 @@ def test_rules_of_chainer_are_loaded(load_entries, updates):
 
 
 class Noted(RMSpropGravesRule):
-    """A rule that saves a note of its own."""
+    """A rule that saves a note of its own, and another note after everything else."""
 
-    note = 0
+    note = last_note = 0
 
     def serialize(self, serializer):
-        """Save or load the note after everything else."""
+        """Save or load the notes too. Only loading sets an attribute."""
+        note = serializer("note", self.note)
+        if isinstance(serializer, Deserializer):
+            self.note = note
         super().serialize(serializer)
-        self.note = serializer("note", self.note)
+        serializer("last_note", self.last_note)
 
 
 def test_a_subclass_that_extends_serialize_is_checked_against_its_parameter(load_entries, updates):
@@ -118,14 +122,16 @@ def test_a_subclass_that_extends_serialize_is_checked_against_its_parameter(load
 
 
 def test_a_subclass_that_extends_serialize_is_restored_after_an_error(load_entries, updates):
-    """The error comes after its states have been loaded."""
+    """The error comes after its states have been loaded and an attribute has been set."""
     entries = entries_of(train(with_rule(Noted), 1))
-    without("p1/note")(entries)
+    entries["p1/note"] = numpy.array(5)
+    without("p1/last_note")(entries)
     optimizer = train(with_rule(Noted), *range(4, 4 + updates))
     before = everything_of(optimizer)
-    with pytest.raises(KeyError, match="note"):
+    with pytest.raises(KeyError, match="last_note"):
         load_entries(entries, optimizer)
     assert everything_of(optimizer) == before
+    assert optimizer.target.p1.update_rule.note == 0
 
 
 class Counting(RMSpropGravesRule):
