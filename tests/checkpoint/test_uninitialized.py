@@ -59,6 +59,16 @@ def test_states_loaded_before_the_parameter_is_initialized_must_have_one_shape(l
         load_entries(entries, partly_initialized())
 
 
+def test_states_loaded_before_the_parameter_is_initialized_are_native(load_entries):
+    """They may wait on a GPU, which takes no other byte order."""
+    entries = entries_of(call(partly_initialized(), "other", 5))
+    optimizer = partly_initialized()
+    load_entries({**entries, "other/W/n": entries["other/W/n"].astype(">f4")}, optimizer)
+    state = optimizer.target.other.W.update_rule.state["n"]
+    assert state.dtype.isnative
+    assert numpy.array_equal(state, entries["other/W/n"])
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
 @pytest.mark.parametrize("use_fp32_update", [False, True])
 def test_states_loaded_before_the_parameter_is_initialized_get_its_dtype(load_entries, dtype, use_fp32_update):
