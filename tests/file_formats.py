@@ -1,7 +1,8 @@
-"""The formats of Chainer's checkpoints; hdf5 only where h5py is installed, of which Python 3.15 has no wheel yet."""
+"""The file formats of Chainer's checkpoints. hdf5 needs h5py, which has no wheel for Python 3.15 yet."""
 
 from __future__ import annotations
 
+import numpy
 import pytest
 from chainer.serializers import load_hdf5, load_npz, save_hdf5, save_npz
 from skips import not_installed
@@ -17,3 +18,16 @@ SAVE_AND_LOAD = [
     pytest.param(save_npz, load_npz, id="npz"),
     pytest.param(save_hdf5, load_hdf5, id="hdf5", marks=needs_h5py),
 ]
+
+
+def write_npz(path, entries):
+    """Write entries, given as a dict, as Chainer's npz files hold them."""
+    numpy.savez(path, **entries)
+
+
+def write_hdf5(path, entries):
+    """Write entries, given as a dict, as Chainer's hdf5 files hold them."""
+    with h5py.File(path, "w") as file:
+        for key, value in entries.items():
+            # None is saved for an array that does not exist yet.
+            file[key] = h5py.Empty("f4") if numpy.asarray(value).dtype == object else value

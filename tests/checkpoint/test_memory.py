@@ -1,0 +1,38 @@
+"""What loading costs, and that it takes no array from its source."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy
+from chainer.serializers import load_npz, save_npz
+from checkpoint.training import entries_of, fresh, load_from_dict, model_of, train
+
+from rmsprop_graves import RMSpropGraves
+
+
+def test_loading_costs_one_temporary_copy_of_the_state(tmp_path):
+    """The 12 MB of a state, loaded into arrays that are there."""
+    optimizer = train(RMSpropGraves().setup(model_of(shapes=((1_000_000,),))), 1)
+    save_npz(str(tmp_path / "large.npz"), optimizer, compression=False)
+    tracemalloc.start()
+    try:
+        load_npz(str(tmp_path / "large.npz"), optimizer)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * 12e6
+
+
+def test_training_does_not_write_into_the_entries_it_was_loaded_from():
+    """An optimizer before its first update used the entries of a dict themselves as its states."""
+    entries = entries_of(train(fresh(), 1, 2))
+    for value in entries.values():
+        value.flags.writeable = False
+    before = {key: value.tobytes() for key, value in entries.items()}
+    optimizer = fresh()
+    load_from_dict(entries, optimizer)
+    train(optimizer, 3)
+    assert {key: value.tobytes() for key, value in entries.items()} == before
+    states = optimizer.target.p1.update_rule.state
+    assert not any(numpy.shares_memory(states[name], entries[f"p1/{name}"]) for name in states)

@@ -1,0 +1,48 @@
+"""Pickles made by release 1.0.0 after loading, when a rule kept what it had read for the next update."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import pickletools
+
+import numpy
+import pytest
+from checkpoint.make_pickles_of_1_0_0 import PICKLE, TRAINED, half, resume
+from checkpoint.training import copy_params, entries_of, load_from_dict
+from models import assert_same_bits
+
+CASES = ["new", "updated before", "without masters", "uninitialized"]
+
+
+def test_the_pickle_holds_rules_whose_loading_the_next_update_completes():
+    """Otherwise the test below would show nothing."""
+    strings = {argument for _, argument, _ in pickletools.genops(PICKLE.read_bytes()) if isinstance(argument, str)}
+    assert strings >= {*CASES, "_master", "_is_loaded"}
+
+
+def again(optimizer):
+    """Pickle with today's code, and load that."""
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+@pytest.mark.parametrize("make_copy", [again, copy.deepcopy])
+@pytest.mark.parametrize("case", CASES)
+def test_a_pickle_of_1_0_0_trains_on_to_the_bits_of_1_0_0(case, make_copy):
+    """Every parameter, state and float32 master: of the optimizer in the pickle, and of a copy of it."""
+    optimizer = pickle.loads(PICKLE.read_bytes())[case]
+    with numpy.load(TRAINED) as trained:
+        expected = {key[len(case) :]: trained[key] for key in trained if key.startswith(f"{case}/")}
+    copied = make_copy(optimizer)
+    assert_same_bits(resume(optimizer), expected)
+    assert_same_bits(resume(copied), expected)
+
+
+@pytest.mark.parametrize("case", ["new", "updated before"])
+def test_a_checkpoint_saved_from_a_pickle_of_1_0_0_holds_the_masters(case):
+    """Even if no update was made between unpickling and saving."""
+    optimizer = pickle.loads(PICKLE.read_bytes())[case]
+    resumed = half()
+    load_from_dict(entries_of(optimizer), resumed)
+    copy_params(optimizer, resumed)
+    assert_same_bits(resume(resumed), resume(optimizer))

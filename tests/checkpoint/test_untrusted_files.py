@@ -1,0 +1,207 @@
+"""rmsprop_graves.load_npz: files from elsewhere run no code, and what is broken is refused by name."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import chainer
+import numpy
+import pytest
+from chainer.serializers import load_npz, save_npz
+from checkpoint.training import copy_params, entries_of, everything_of, fresh, model_of, train
+from file_formats import write_npz
+from models import arrays_of, assert_same_bits
+
+import rmsprop_graves
+
+DONE = []
+
+
+def do_harm():
+    """Record that code of the file has run."""
+    DONE.append("harm")
+
+
+class Harm:
+    """An object whose pickle does harm when it is loaded."""
+
+    def __reduce__(self):
+        """Make the pickle a call of the harmful function."""
+        return do_harm, ()
+
+
+@pytest.fixture
+def harm():
+    """What the code of a file has done."""
+    DONE.clear()
+    return DONE
+
+
+def hostile(path, place):
+    """Write a file with a pickled object somewhere."""
+    entries = entries_of(train(fresh(), 1))
+    if place == "the whole file":
+        path.write_bytes(pickle.dumps(Harm()))
+        return
+    if place == "a state":
+        entries["p1/g"] = numpy.array(Harm(), object)
+    elif place == "a field of a structured array":
+        entries["p1/g"] = numpy.array([(1.0, Harm())], [("a", "f4"), ("b", object)])
+    else:
+        entries["elsewhere"] = numpy.array([Harm()], object)
+    write_npz(path, entries)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("a state", r"hostile\.npz: p1/g\.npy is a pickled object, which may run any code"),
+        ("a field of a structured array", r"hostile\.npz: p1/g\.npy is a pickled object"),
+        ("an entry that is not loaded", r"hostile\.npz: elsewhere\.npy is a pickled object"),
+        ("the whole file", r"hostile\.npz: it is not in the npz format"),
+    ],
+)
+def test_a_pickled_object_is_refused_and_not_run(tmp_path, harm, place, message):
+    """It is found before anything is loaded."""
+    path = tmp_path / "hostile.npz"
+    hostile(path, place)
+    optimizer = train(fresh(), 2)
+    before = everything_of(optimizer)
+    with pytest.raises(ValueError, match=message):
+        rmsprop_graves.load_npz(path, optimizer)
+    assert harm == []
+    assert everything_of(optimizer) == before
+
+
+def test_chainers_loader_runs_a_pickled_object(tmp_path, harm):
+    """Otherwise the test above would show nothing."""
+    hostile(tmp_path / "hostile.npz", "a state")
+    with pytest.raises(KeyError):
+        load_npz(str(tmp_path / "hostile.npz"), fresh())
+    assert "harm" in harm
+
+
+def test_every_pickled_object_is_counted(tmp_path):
+    """The error names the first."""
+    write_npz(tmp_path / "hostile.npz", {name: numpy.array(Harm(), object) for name in "abc"})
+    with pytest.raises(ValueError, match=r"a\.npy is a pickled object.*, and so are 2 more entries; "):
+        rmsprop_graves.load_npz(tmp_path / "hostile.npz", fresh())
+
+
+# What it loads
+
+
+@pytest.mark.parametrize("source", [str, os.fsencode, Path, lambda path: io.BytesIO(path.read_bytes())])
+def test_an_optimizer_is_loaded_from_any_path_or_open_file(tmp_path, source):
+    """As NumPy does."""
+    saved, optimizer = train(fresh(), 1, 2), fresh()
+    save_npz(str(tmp_path / "file.npz"), saved)
+    rmsprop_graves.load_npz(source(tmp_path / "file.npz"), optimizer)
+    copy_params(saved, optimizer)
+    assert_same_bits(arrays_of(optimizer), arrays_of(saved))
+    assert optimizer.t == 2
+
+
+def test_an_open_file_is_read_from_where_it_stands(tmp_path):
+    """An archive may follow other bytes."""
+    saved, optimizer = train(fresh(), 1, 2), fresh()
+    save_npz(str(tmp_path / "file.npz"), saved)
+    (tmp_path / "longer").write_bytes(b"header" + (tmp_path / "file.npz").read_bytes())
+    with (tmp_path / "longer").open("rb") as file:
+        file.seek(6)
+        rmsprop_graves.load_npz(file, optimizer)
+    copy_params(saved, optimizer)
+    assert_same_bits(arrays_of(optimizer), arrays_of(saved))
+
+
+def test_a_model_is_loaded_from_a_path_within_the_file(tmp_path):
+    """With `path` and `strict` as Chainer's loader takes them."""
+    saved = model_of(seed=1)
+    path = str(tmp_path / "file.npz")
+    save_npz(path, chainer.Chain(model=saved))
+    model = model_of(seed=5)
+    rmsprop_graves.load_npz(path, model, path="model/")
+    assert [param.array.tobytes() for param in model.params()] == [param.array.tobytes() for param in saved.params()]
+    other = model_of(seed=5)
+    with pytest.raises(KeyError):
+        rmsprop_graves.load_npz(path, other, path="other/")
+    rmsprop_graves.load_npz(path, other, path="other/", strict=False)
+    unchanged = model_of(seed=5)
+    assert [param.array.tobytes() for param in other.params()] == [
+        param.array.tobytes() for param in unchanged.params()
+    ]
+
+
+# What is broken
+
+
+def test_a_truncated_file_is_refused_and_changes_nothing(tmp_path):
+    """At any length."""
+    path = tmp_path / "file.npz"
+    save_npz(str(path), train(fresh(), 1), compression=False)
+    whole = path.read_bytes()
+    optimizer = train(fresh(), 2)
+    before = everything_of(optimizer)
+    for length in sorted(numpy.random.RandomState(0).choice(len(whole), 60, replace=False)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"file\.npz: it is not in the npz format"):
+            rmsprop_graves.load_npz(path, optimizer)
+        assert everything_of(optimizer) == before
+
+
+def test_a_changed_byte_of_an_array_is_noticed(tmp_path):
+    """By the checksum that the archive keeps of each entry."""
+    saved = train(fresh(), 1)
+    path = tmp_path / "file.npz"
+    save_npz(str(path), saved, compression=False)
+    whole = path.read_bytes()
+    optimizer = train(fresh(), 2)
+    before = everything_of(optimizer)
+    begin = whole.index(saved.target.p0.update_rule.state["n"].tobytes())
+    for place in range(begin, begin + 24):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"/n\.npy: it cannot be read|/n: it cannot be read"):
+            rmsprop_graves.load_npz(path, optimizer)
+        assert everything_of(optimizer) == before
+
+
+@pytest.mark.parametrize("compression", [False, True], ids=["plain", "compressed"])
+@pytest.mark.parametrize("fault", ["unreadable header", "encrypted"])
+def test_an_unreadable_entry_is_refused_by_name(tmp_path, compression, fault):
+    """Whether it is zip that fails or NumPy."""
+    path = tmp_path / "file.npz"
+    save_npz(str(path), train(fresh(), 1), compression=compression)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("p1/n.npy")
+    if fault == "encrypted":
+        # The flag, before the entry and in the directory at the end of the archive.
+        content[info.header_offset + 6] |= 1
+        content[content.rindex(b"p1/n.npy") - 46 + 8] |= 1
+    else:
+        # Data begin after 30 bytes, the name, and extra fields of a length given at the 28th byte.
+        extra = int.from_bytes(content[info.header_offset + 28 : info.header_offset + 30], "little")
+        begin = info.header_offset + 30 + len(info.filename) + extra
+        header = bytes([255] * 24) if compression else b"\x93NUMPY\1\0\xff\xff"
+        content[begin : begin + len(header)] = header
+    path.write_bytes(content)
+    optimizer = train(fresh(), 2)
+    before = everything_of(optimizer)
+    with pytest.raises(ValueError, match=r"p1/n\.npy: it cannot be read"):
+        rmsprop_graves.load_npz(path, optimizer)
+    assert everything_of(optimizer) == before
+
+
+def test_an_archive_after_an_array_is_refused(tmp_path):
+    """NumPy goes by how a file begins, a zip archive by how it ends."""
+    path = tmp_path / "file.npz"
+    array = io.BytesIO()
+    numpy.save(array, numpy.ones(3))
+    save_npz(str(path), train(fresh(), 1))
+    path.write_bytes(array.getvalue() + path.read_bytes())
+    with pytest.raises(ValueError, match="it is not in the npz format"):
+        rmsprop_graves.load_npz(path, fresh())
