@@ -66,7 +66,7 @@ def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests()
     try:
         distribution = metadata.distribution("rmsprop-graves")
     except metadata.PackageNotFoundError:
-        pytest.skip("the package is not installed but found through PYTHONPATH")
+        pytest.skip("the package is not installed, as by make test, but found through PYTHONPATH")
     if '"editable": true' in (distribution.read_text("direct_url.json") or ""):
         pytest.skip("an editable installation has no files of the package")
     assert distribution.version == rmsprop_graves.__version__

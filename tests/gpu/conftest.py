@@ -13,9 +13,9 @@ def xp():
         import cupy
 
         if cupy.cuda.runtime.getDeviceCount() == 0:
-            pytest.skip("CuPy finds no CUDA device")
+            pytest.skip("no GPU, run make gpu on a machine with one: CuPy finds no device")
     except (ImportError, RuntimeError) as error:
-        pytest.skip(f"CuPy finds no CUDA device: {str(error).splitlines()[0]}")
+        pytest.skip(f"no GPU, run make gpu on a machine with one: {str(error).splitlines()[0]}")
     # Chainer turns itself off silently if a library such as libcublas is missing.
     assert cuda.available, (
         "Chainer cannot use CuPy: python -c 'import chainer; chainer.backends.cuda.check_cuda_available()'"

@@ -230,7 +230,7 @@ def test_compute_sanitizer_finds_nothing(tool):
     """No vector or element is read or written outside an array, and threads do not race."""
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
-        pytest.skip("compute-sanitizer is not on the PATH")
+        pytest.skip("not installed: compute-sanitizer on the PATH (part of the CUDA Toolkit)")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", SANITIZED]
     run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)

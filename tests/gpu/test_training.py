@@ -23,6 +23,7 @@ from gpu.arrays import (
     train,
 )
 from models import Arrays, arrays_of, gradients
+from skips import not_installed
 
 from rmsprop_graves import RMSpropGraves
 
@@ -96,7 +97,7 @@ def test_a_whole_model_has_the_bits_of_its_parameters_updated_one_by_one(dtype):
 def test_a_model_on_two_gpus_is_updated_on_each():
     """Each parameter's arrays stay on its device."""
     if cuda.cupy.cuda.runtime.getDeviceCount() < 2:
-        pytest.skip("there is one GPU")
+        pytest.skip("needs two GPUs")
     model, steps = model_and_gradients()
     expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
     model.p0.to_device("@cupy:0")
@@ -147,7 +148,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 def test_an_example_trains_to_the_same_losses_as_on_the_cpu(tmp_path, script, options):
     """Chainer's functions round otherwise there, and training multiplies that: one part in twenty is allowed."""
     for module in ("matplotlib", "sklearn"):
-        pytest.importorskip(module)
+        pytest.importorskip(module, reason=not_installed(module))
     logs = []
     for device in ("@numpy", GPU):
         out = tmp_path / device.strip("@").replace(":", "")

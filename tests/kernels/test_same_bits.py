@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import cpp
 from kernels.cases import DTYPES, EXTREME_SETTINGS, SETTINGS, assert_same_bits, crossed, gradients, start_at
+from skips import not_installed
 
 from rmsprop_graves.kernels import cupy as cupy_kernel
 from rmsprop_graves.kernels import numpy as numpy_kernel
@@ -22,7 +23,7 @@ from rmsprop_graves.kernels import numpy as numpy_kernel
 def step(request, built, monkeypatch):
     """The step of a kernel, on NumPy arrays."""
     if request.param == "numba":
-        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
         return importlib.import_module("rmsprop_graves.kernels.numba").step
     cpp.use(monkeypatch, built)
     return cupy_kernel.step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from skips import not_installed
 
 from rmsprop_graves import kernels
 
@@ -11,7 +12,7 @@ from rmsprop_graves import kernels
 def kernel(request):
     """Run the test with each CPU kernel in turn."""
     if request.param == "numba":
-        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+        pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
     before = kernels.on_cpu()
     kernels.use_on_cpu(request.param)
     yield

@@ -12,6 +12,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from chainer.training import extensions
 from chainer.training.updaters import ParallelUpdater, StandardUpdater
 from models import assert_same_bits
+from skips import not_installed
 from trainers import (
     EPOCHS,
     ITERATIONS,
@@ -148,9 +149,9 @@ def test_progressbar_shows_the_optimizers_progress(tmp_path, capsys):
 
 def test_plotreport_writes_a_picture_of_the_loss(tmp_path):
     """matplotlib reads the PNG back, and the line drawn is the log's."""
-    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib = pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     matplotlib.use("Agg")
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason=not_installed("matplotlib"))
     drawn = []
 
     def keep(figure, axes, summary):
