@@ -519,20 +519,20 @@ class Runtime:
     """cupy.cuda.runtime of a machine with one GPU, or without a driver."""
 
     class CUDARuntimeError(RuntimeError):
-        """What it raises."""
+        """The error of CUDA's runtime."""
 
     def __init__(self, has_driver=True):
-        """As if."""
+        """Keeps whether there is a driver."""
         self.has_driver = has_driver
 
     def getDeviceCount(self):  # noqa: N802  CuPy's name
-        """One, if there is a driver."""
+        """Returns 1, or raises the error of a missing driver."""
         if not self.has_driver:
             raise self.CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
         return 1
 
     def getDeviceProperties(self, device):  # noqa: N802  CuPy's name
-        """The name is enough."""
+        """Returns the only property that --info prints."""
         return {"name": b"A GPU"}
 
 
