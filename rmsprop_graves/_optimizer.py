@@ -158,20 +158,19 @@ class RMSpropGraves(GradientMethod):
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, epoch, the scale of dynamic loss scaling, and of each rule t, state and float32 master.
 
-        The parameters themselves are the model's to save. Loading is all or nothing: everything is read and checked
-        before anything is written, and each state is converted to its parameter's dtype.
+        The model saves the parameters. Loading is all or nothing: everything is read and checked before anything is
+        written. Each state is converted to its parameter's dtype.
 
         Raises:
             RuntimeError: The optimizer is not set up.
             KeyError: An entry is missing.
-            ValueError: An entry is none that training can go on from, such as of another shape than its parameter.
+            ValueError: An entry is invalid, for example of another shape than its parameter.
         """
         self._check_set_up()
         if isinstance(serializer, Deserializer):
             _checkpoint.load_optimizer(self, serializer, RMSpropGravesRule)
         else:
-            super().serialize(serializer)
-            _checkpoint.save_loss_scaling(self, serializer)
+            _checkpoint.save_optimizer(self, serializer)
 
 
 def _lacks_grad(params: Iterable[Any]) -> bool:

@@ -59,18 +59,16 @@ class RMSpropGravesRule(UpdateRule):
         return f"<{type(self).__name__}({values}) t={self.t}{'' if self.enabled else ' disabled'}>"
 
     _fp32_param: Any
-    # Loading sets this on the instance; the next update ends it.
+    # Loading sets this on the instance; the next update settles and ends it.
     _unsettled = False
-    # The path and the parameter, while an optimizer loads a subclass with its own `serialize`.
-    _loaded_for: tuple[str, Any] = ("", None)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        """Restores a pickle or copy; 1.0.0 had other names for what was loaded and not settled."""
+        """Restores a pickle or a copy. Version 1.0.0 used other attributes from loading to the next update."""
         self.__dict__.update(attributes)
         is_loaded = self.__dict__.pop("_is_loaded", False)
         master = self.__dict__.pop("_master", None)
         if master is not None:
-            self._fp32_param = chainer.Parameter(master)
+            self._fp32_param = _checkpoint.new_master(master, None)
         if is_loaded or master is not None:
             self._unsettled = True
 
@@ -84,7 +82,7 @@ class RMSpropGravesRule(UpdateRule):
             ValueError: An entry is invalid, for example of the wrong shape.
         """
         if isinstance(serializer, Deserializer):
-            _checkpoint.load_rule(self, serializer, *self._loaded_for)
+            _checkpoint.read_rule(self, serializer).write()
         else:
             _checkpoint.save_rule(self, serializer)
 
@@ -104,10 +102,8 @@ class RMSpropGravesRule(UpdateRule):
         super().update(param)
 
     def _create_uninitialized_parameter(self, dtype: Any, name: str | None) -> Any:
-        # Chainer 7.8.1's cannot be pickled, and its gradient not be read: an update fails when others have moved.
-        master = chainer.Parameter(chainer.initializers.NaN(dtype), name=name)
-        master.cleargrad()
-        return master
+        # Chainer 7.8.1's cannot be pickled, and reading its gradient fails in the middle of an update.
+        return _checkpoint.new_master(chainer.initializers.NaN(dtype), name)
 
     def _init_states(self, param: Any) -> None:
         # Chainer sends every state to the device at every update, which takes longer than the step on a GPU.
