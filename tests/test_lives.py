@@ -409,7 +409,8 @@ class Lives(RuleBasedStateMachine):
         model.array, model.grad = model.array.astype(dtype), None
         param.cleargrad()
         param.array = model.array.copy()
-        if model.state and not (keep and self.is_ours):
+        # Which dtype a state takes that was loaded, and whose parameter is cast before its update, is not promised.
+        if model.state and not (keep and self.is_ours and not model.is_loaded):
             for name in STATES:
                 model.state[name] = model.state[name].astype(dtype)
                 param.update_rule.state[name] = model.state[name].copy()
@@ -586,7 +587,7 @@ class Lives(RuleBasedStateMachine):
         for model in params.values():
             model.grad = model.loss_scale = None
             # No difference to the next update, unless what it goes by is set otherwise before.
-            model.await_update(model.loaded_master if model.master is None else model.master)
+            model.take_master(model.loaded_master if model.master is None else model.master)
 
     def is_sound_for_chainer(self, saved):
         """Whether each parameter has a state, and the saved one is of its shape and dtype."""
@@ -636,7 +637,13 @@ class Lives(RuleBasedStateMachine):
                 expected.update({f"{path}/t": model.t, f"{path}/enabled": model.enabled})
                 expected[f"{path}/fp32_param"] = model.loaded_master if model.master is None else model.master
         expected = {name: numpy.asarray(array) for name, array in expected.items() if array is not None}
-        assert_same_bits(snapshot_of(self.optimizer), expected)
+        found = snapshot_of(self.optimizer)
+        for path, model in self.model.params.items():
+            if model.is_loaded and model.state and model.dtype == HALF:
+                # In float16 or float32 until the next update.
+                found.update({f"{path}/{name}": found[f"{path}/{name}"].astype(SINGLE) for name in STATES})
+                expected.update({f"{path}/{name}": expected[f"{path}/{name}"].astype(SINGLE) for name in STATES})
+        assert_same_bits(found, expected)
 
 
 def is_as_after_an_update(param):
