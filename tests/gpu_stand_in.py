@@ -191,9 +191,18 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         """A copy."""
         return self.copy()
 
+    def __reduce__(self):
+        """The values, to be copied to the same device."""
+        return revived, (self.host, self.block.device_id)
+
     def get(self):
         """A copy on the host."""
         return self.host.copy()
+
+
+def revived(array, device_id):
+    with Device(device_id):
+        return ndarray.of(cuda.cupy, array)
 
 
 class Launch(NamedTuple):
@@ -337,7 +346,8 @@ class ElementwiseKernel:
             for host, result in list(zip(hosts, contiguous))[-4:]:
                 host[...] = result
 
-        gpu.launch(Launch(self.name, device_id, gpu.stream().ptr, -1, arguments), work)
+        # The arrays themselves are not noted: nothing here may keep them alive.
+        gpu.launch(Launch(self.name, device_id, gpu.stream().ptr, -1, ()), work)
 
 
 class RawKernel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import chainer
 import numpy
-from hypothesis import strategies as st
+from chainer.serializers import DictionarySerializer
 
 
 class Arrays(chainer.Link):
@@ -21,20 +21,6 @@ class Arrays(chainer.Link):
         """Gives each parameter its gradient."""
         for i, grad in enumerate(grads):
             getattr(self, f"p{i}").grad = grad
-
-
-class OneByOne:
-    """The plan that is Chainer's loop."""
-
-    def update(self, params):
-        """Updates each parameter by itself."""
-        for param in params:
-            param.update()
-
-
-def mostly(usual, *others):
-    """A strategy that draws the usual value four times in five."""
-    return st.sampled_from([usual] * (4 * len(others)) + list(others))
 
 
 def gradients(*shapes, seed=0, dtype="f4"):
@@ -81,3 +67,29 @@ def assert_same_bits(actual, expected):
         numpy.testing.assert_array_equal(other, array, err_msg=name)
         numbers = ~numpy.isnan(array)
         numpy.testing.assert_array_equal(numpy.signbit(other[numbers]), numpy.signbit(array[numbers]), err_msg=name)
+
+
+def snapshot_of(optimizer, gradients=True):
+    """Copies of everything that an update may change, on the host.
+
+    Parameters and gradients, whether rules are enabled, and all that a checkpoint holds: counts, states and float32
+    masters. Chainer's class saves no masters, so its own attribute is read.
+    """
+    saved = DictionarySerializer()
+    saved.save(optimizer)
+    found = {f"/{name}": value for name, value in saved.target.items()}
+    for path, param in optimizer.target.namedparams():
+        rule = param.update_rule
+        found[path] = param.array
+        if gradients and param.array is not None:
+            found[f"{path}/grad"] = param.grad
+        if rule is not None:
+            found[f"{path}/enabled"] = rule.enabled
+            if rule._fp32_param is not None:
+                found[f"{path}/fp32_param"] = rule._fp32_param.array
+    return {name: numpy.array(on_host(value)) for name, value in found.items() if value is not None}
+
+
+def on_host(array):
+    """The array, or a copy of it in the host's memory if it is on a GPU."""
+    return array.get() if hasattr(array, "get") else array

@@ -1,4 +1,8 @@
-"""What an optimizer of Chainer's does in a whole life, without Chainer: numbers, arrays and what is refused."""
+"""The optimizer as its documentation describes it, in plain NumPy: what an update, a save and a load do.
+
+Its sources are docs/reference/optimizer.md, rule.md and checkpoints.md, and Chainer's documentation of `UpdateRule`,
+`GradientMethod` and their hooks. It keeps no arrays in place and knows no batches, devices or formats of files.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +61,7 @@ class Parameter:
         self.wide = wide
         # A master that was loaded waits for the parameter, which may be loaded after it.
         self.master = self.loaded_master = None
-        # Whether its state was loaded when it was not known what it is to be held in.
+        # Whether the state was loaded since the last update, which decides in what dtype float16 is stepped.
         self.is_loaded = False
 
     @property
@@ -65,11 +69,10 @@ class Parameter:
         """Whether an update may change it."""
         return self.enabled and self.array is not None
 
-    def await_update(self, master):
-        """Leaves to the next update what depends on whether it is wide then, and on its dtype."""
+    def take_master(self, master):
+        """Takes a float32 copy from a checkpoint, which counts if the parameter still rounds to it at its update."""
         self.master, self.loaded_master = None, master
-        if self.state and (self.array is None or self.dtype == HALF or self.state["n"].dtype != self.dtype):
-            self.is_loaded = True
+        self.is_loaded = True
 
     @property
     def dtype(self):
@@ -239,14 +242,10 @@ def _load(param, t, state, master):
     if state is not None:
         dtypes = {name: array.dtype for name, array in (param.state or state).items()}
         if param.array is not None:
-            dtypes = {name: _held_in(param, array.dtype) for name, array in state.items()}
+            # Float32 holds whatever float16 does.
+            dtypes = dict.fromkeys(state, SINGLE if param.dtype == HALF else param.dtype)
         param.state = {name: array.astype(dtypes[name]) for name, array in state.items()}
     elif param.state and param.is_stepped:
         fits = all(array.shape == param.array.shape for array in param.state.values())
         param.state = {name: numpy.zeros_like(array) for name, array in param.state.items()} if fits else None
-    param.await_update(master)
-
-
-def _held_in(param, dtype):
-    """A half whose state comes in more than halves may be about to get a master."""
-    return SINGLE if param.dtype == HALF and (param.wide or dtype.itemsize > 2) else param.dtype
+    param.take_master(master)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import os
-import pickle
 import tempfile
 import warnings
 
@@ -26,14 +25,15 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from models import assert_same_bits
+from models import assert_same_bits, snapshot_of
 from plain_optimizer import HALF, SINGLE, STATES, Optimizer, Parameter, RefusedError, is_sound
+from random_models import SHAPES as SHAPES_OF_ANY_MODEL
+from random_models import go_on_with_deepcopy, go_on_with_pickled, mostly, share_states, use_on_cpu
 
 from rmsprop_graves import RMSpropGraves, kernels
-from rmsprop_graves.kernels import threads
 
 # Not of no dimensions, for Chainer computes float32 arrays of none in float64.
-SHAPES = [(3,), (2, 3), (17,), (1,), (0,), (5, 7)]
+SHAPES = [shape for shape in SHAPES_OF_ANY_MODEL if shape]
 
 
 # Hooks: for Chainer, and for the model as a function of array, gradient and loss scale to the new array and gradient
@@ -105,9 +105,7 @@ HYPERPARAMETERS = {
     "eps": st.sampled_from([1e-4, 1e-2, 1.0]),
 }
 VALUES = st.one_of(*(st.tuples(st.just(name), values) for name, values in HYPERPARAMETERS.items()))
-KINDS = st.sampled_from(
-    ["drawn"] * 16 + ["zero", "tiny", "large", "largest", "steady", "not finite", "none", "as it is"]
-)
+KINDS = mostly("drawn", "zero", "tiny", "large", "largest", "steady", "not finite", "none", "as it is")
 
 
 def drawn(shape, dtype, seed):
@@ -189,14 +187,12 @@ class Lives(RuleBasedStateMachine):
 
     Args:
         cls: The optimizer's class; Chainer's own is asked for nothing that it is known to fail at.
-        count: Called at each step.
     """
 
-    def __init__(self, cls, count):
+    def __init__(self, cls):
         super().__init__()
         self.cls = cls
         self.is_ours = cls is RMSpropGraves
-        self.count = count
         self.checkpoints = []
 
     def of(self, rank):
@@ -413,19 +409,16 @@ class Lives(RuleBasedStateMachine):
         model.array, model.grad = model.array.astype(dtype), None
         param.cleargrad()
         param.array = model.array.copy()
-        if model.state and not (keep and self.is_ours):
+        # Which dtype a state takes that was loaded, and whose parameter is cast before its update, is not promised.
+        if model.state and not (keep and self.is_ours and not model.is_loaded):
             for name in STATES:
                 model.state[name] = model.state[name].astype(dtype)
                 param.update_rule.state[name] = model.state[name].copy()
 
-    @rule(rank=RANKS)
-    def share_state(self, rank):
-        """As ChainerRL does: its entries become views of a buffer, which are to be written."""
-        _, param, model = self.of(rank)
-        for name, state in (model.state or {}).items():
-            view = numpy.frombuffer(bytearray(state.nbytes), state.dtype).reshape(state.shape)
-            view[...] = state
-            param.update_rule.state[name] = view
+    @rule()
+    def share_states(self):
+        """As ChainerRL does: they become views of a buffer, which must be written."""
+        share_states(self.optimizer, None, 0)
 
     @rule(rank=RANKS)
     def init_state(self, rank):
@@ -511,8 +504,8 @@ class Lives(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["pickle", "deepcopy"]))
     def go_on_with_copy(self, how):
         """Chainer's parameters forget the scale of their gradient in it."""
-        copied = pickle.loads(pickle.dumps(self.optimizer)) if how == "pickle" else copy.deepcopy(self.optimizer)
-        self.optimizer = copied
+        go_on = {"pickle": go_on_with_pickled, "deepcopy": go_on_with_deepcopy}[how]
+        self.optimizer = go_on(self.optimizer, None, 0)
         for model in self.model.params.values():
             model.loss_scale = None
 
@@ -594,7 +587,7 @@ class Lives(RuleBasedStateMachine):
         for model in params.values():
             model.grad = model.loss_scale = None
             # No difference to the next update, unless what it goes by is set otherwise before.
-            model.await_update(model.loaded_master if model.master is None else model.master)
+            model.take_master(model.loaded_master if model.master is None else model.master)
 
     def is_sound_for_chainer(self, saved):
         """Whether each parameter has a state, and the saved one is of its shape and dtype."""
@@ -632,29 +625,25 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def is_as_the_model(self):
         """Counts, arrays, gradients, states and masters, to the bit."""
-        self.count()
         if not hasattr(self, "optimizer"):
             return
-        assert (self.optimizer.t, self.optimizer.epoch) == (self.model.t, self.model.epoch)
-        found, expected = {}, {}
-        for path, param in self.optimizer.target.namedparams():
-            model = self.model.params[path]
-            of_param = [(found, param, param.update_rule), (expected, model, model if model.has_rule else None)]
-            for arrays, one, of_rule in of_param:
-                arrays.update({path: one.array, f"{path}/grad": one.grad if model.array is not None else None})
-                if of_rule is not None:
-                    arrays.update({f"{path}/{name}": array for name, array in (of_rule.state or {}).items()})
-                    arrays[f"{path}/t"] = numpy.array(of_rule.t)
-                    arrays[f"{path}/enabled"] = numpy.array(of_rule.enabled)
+        expected = {"/t": self.model.t, "/epoch": self.model.epoch}
+        for path, model in self.model.params.items():
+            expected[path] = model.array
+            if model.array is not None:
+                expected[f"{path}/grad"] = model.grad
             if model.has_rule:
-                master = param.update_rule._fp32_param
-                loaded = getattr(param.update_rule, "_master", None)
-                found[f"{path}/master"] = loaded if master is None else master.array
-                expected[f"{path}/master"] = model.loaded_master if model.master is None else model.master
-        assert {name for name, array in found.items() if array is not None} == {
-            name for name, array in expected.items() if array is not None
-        }
-        assert_same_bits(*({name: one for name, one in d.items() if one is not None} for d in (found, expected)))
+                expected.update({f"{path}/{name}": array for name, array in (model.state or {}).items()})
+                expected.update({f"{path}/t": model.t, f"{path}/enabled": model.enabled})
+                expected[f"{path}/fp32_param"] = model.loaded_master if model.master is None else model.master
+        expected = {name: numpy.asarray(array) for name, array in expected.items() if array is not None}
+        found = snapshot_of(self.optimizer)
+        for path, model in self.model.params.items():
+            if model.is_loaded and model.state and model.dtype == HALF:
+                # In float16 or float32 until the next update.
+                found.update({f"{path}/{name}": found[f"{path}/{name}"].astype(SINGLE) for name in STATES})
+                expected.update({f"{path}/{name}": expected[f"{path}/{name}"].astype(SINGLE) for name in STATES})
+        assert_same_bits(found, expected)
 
 
 def is_as_after_an_update(param):
@@ -674,33 +663,26 @@ def is_as_after_an_update(param):
 
 @pytest.fixture
 def small_spans(monkeypatch):
-    """Small arrays are divided among threads, and few parameters are stepped together."""
-    monkeypatch.setattr(kernels, "_on_cpu", None)
-    monkeypatch.setattr(threads, "_num_threads", 2)
-    monkeypatch.setattr(threads, "SPAN", 8)
-    table = getattr(kernels.on_cpu(), "Table", None)
-    if table is not None:
-        monkeypatch.setattr(table, "FEWEST", 1)
+    """The best kernel, which divides even small arrays among threads."""
+    use_on_cpu("auto", monkeypatch)
 
 
-def steps_of(cls, lives):
-    """Runs so many lives of up to 50 steps, and returns how many steps there were in all."""
-    taken = []
+def live(cls, lives):
+    """Runs so many lives of up to 50 steps."""
     with numpy.errstate(all="ignore"):
         run_state_machine_as_test(
-            lambda: Lives(cls, lambda: taken.append(None)),
+            lambda: Lives(cls),
             settings=settings(max_examples=lives, stateful_step_count=50, suppress_health_check=list(HealthCheck)),
         )
-    return len(taken)
 
 
 @pytest.mark.usefixtures("small_spans")
 def test_any_life_is_that_of_the_plain_model():
     """Bits, counts, and errors that leave nothing changed."""
-    assert steps_of(RMSpropGraves, 400) >= 10_000
+    live(RMSpropGraves, 400)
 
 
 @pytest.mark.usefixtures("small_spans")
 def test_the_plain_model_is_of_what_chainers_class_does():
     """But for a variance below zero, which it takes the root of, and for what it is known to fail at."""
-    assert steps_of(ChainerRMSpropGraves, 200) >= 4_000
+    live(ChainerRMSpropGraves, 200)

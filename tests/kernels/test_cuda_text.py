@@ -1,0 +1,74 @@
+"""The CUDA text of a table's kernel, compiled by NVRTC as CuPy would have it, which needs no GPU."""
+
+from __future__ import annotations
+
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy
+import pytest
+from kernels import nvrtc
+from kernels.cases import DTYPES
+
+from rmsprop_graves.kernels import cuda
+from rmsprop_graves.kernels import cupy as kernel
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    """NVRTC as CuPy uses it, and what it has compiled so far."""
+    return nvrtc.Compiler()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES, ids="sm_{}".format)
+def test_nvrtc_compiles_what_cupy_would_give_it(compiler, architecture, dtype):
+    """Into machine code, for each architecture."""
+    ptx, cubin, _ = compiler.table(dtype, architecture)
+    assert f".target sm_{architecture}" in ptx
+    assert f".entry {cuda.TABLE_NAME}" in ptx
+    assert cubin.startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_registers_suffice(compiler, dtype):
+    """As the assembler reports for Hopper: nothing spilled, nothing on a stack, four blocks on a processor at once."""
+    report = compiler.table(dtype, 90).report
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
+    (registers,) = re.findall(r"Used (\d+) registers", report)
+    assert int(registers) <= 65536 // (4 * cuda.THREADS)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vectors_are_loaded_and_stored_whole_and_all_loads_come_first(compiler, dtype):
+    """Five loads of 16 bytes and four stores, by instructions for global memory; nothing in local memory."""
+    codes = nvrtc.instructions(compiler.table(dtype, 90).ptx)
+    memory = [code for code in codes if code.split(".")[0] in ("ld", "st") and ".param" not in code]
+    assert all(".global" in code for code in memory)
+    vectors = {"float16": "v4.u32", "float32": "v4.f32", "float64": "v2.f64"}[dtype]
+    wide = [code.split(".")[0] for code in memory if vectors in code]
+    assert wide == ["ld"] * 5 + ["st"] * 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_operation_is_rounded_and_flushes_nothing(compiler, dtype):
+    """In the loop over vectors, and in the one over elements, which the compiler may unroll."""
+    elements = nvrtc.rounded_elements(compiler.table(dtype, 90).ptx, dtype)
+    assert elements > 16 // numpy.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nvrtc_finds_nothing_to_contract(compiler, dtype):
+    """Without leave to fuse products and sums, it makes the same instructions."""
+    free, bound = (compiler.table(dtype, 90, *options).ptx for options in ((), ("-fmad=false",)))
+    assert nvrtc.instructions(free) == nvrtc.instructions(bound)
+
+
+@pytest.mark.parametrize("version", ["11.6.0", "9.0.0b1"])
+def test_a_cupy_that_is_too_old_is_refused(monkeypatch, version):
+    """It passes no struct by value."""
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(__version__=version))
+    kernel.load_cupy.cache_clear()
+    with pytest.raises(ImportError, match=f"needs CuPy 12 or newer, found {version}; install cupy-cuda12x"):
+        kernel.load_cupy()

@@ -1,0 +1,413 @@
+"""Tables of addresses: when one serves, what it can step, and its bits; Numba's, and the GPU's on a stand-in."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import sys
+from types import SimpleNamespace
+
+import numpy
+import pytest
+from gpu_stand_in import Device
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernels import cases
+from models import assert_same_bits, on_host
+from random_models import NUMPY_LAYOUTS, laid_out, reshape_in_place
+
+from rmsprop_graves.kernels import cuda, threads
+from rmsprop_graves.kernels import cupy as cupy_kernel
+
+COLUMNS = cases.NAMES
+DEFAULTS = tuple(cases.DEFAULTS.values())
+SETTINGS = [tuple(values.values()) for values in {**cases.SETTINGS, **cases.EXTREME_SETTINGS}.values()]
+
+
+@pytest.fixture(params=["numba", "gpu"])
+def place(request, monkeypatch):
+    """A kernel with a table, `to` which copies an array where it steps, and `dtypes` it steps."""
+    if request.param == "gpu":
+        gpu = request.getfixturevalue("gpu")
+        return SimpleNamespace(kernel=cupy_kernel, to=gpu.asarray, dtypes=("f2", "f4", "f8"), gpu=gpu)
+    module = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+    monkeypatch.setattr(threads, "_num_threads", 2)
+    monkeypatch.setattr(threads, "SPAN", 8)
+    return SimpleNamespace(kernel=module, to=numpy.array, dtypes=("f4", "f8"), gpu=None)
+
+
+@pytest.fixture
+def on_gpu(gpu):
+    """The stand-in alone, as `place`."""
+    return SimpleNamespace(kernel=cupy_kernel, to=gpu.asarray, gpu=gpu)
+
+
+def row_of(place, shape, dtype="f4", seed=0, offset=0):
+    """param, grad, n, g and delta, which begin as many elements further than usual."""
+    rng = numpy.random.RandomState(seed)
+    size = int(numpy.prod(shape))
+    values = rng.standard_normal((5, size)) * 10.0 ** rng.uniform(-3, 1, (5, 1))
+    values[2] = values[3] ** 2 + numpy.abs(values[2])
+    rooms = (place.to(numpy.concatenate([numpy.zeros(offset), value]).astype(dtype)) for value in values)
+    return [room[offset:].reshape(shape) for room in rooms]
+
+
+def rows_of(place, *shapes, **options):
+    return [row_of(place, shape, seed=seed, **options) for seed, shape in enumerate(shapes)]
+
+
+def copies(rows):
+    return [[array.copy() for array in row] for row in rows]
+
+
+def table_of(place, rows):
+    """The table and the gradients."""
+    params, grads, *states = map(list, zip(*rows))
+    return place.kernel.Table(params, *states), grads
+
+
+def can_step(place, rows):
+    """Whether a table of the rows takes their gradients."""
+    table, grads = table_of(place, rows)
+    return table.locate(grads) is not None
+
+
+def step_at_once(place, rows, sets):
+    table, grads = table_of(place, rows)
+    addresses = table.locate(grads)
+    assert addresses is not None
+    table.step(addresses, sets)
+
+
+def assert_steps_as_each(place, rows, sets, steps=1):
+    """Asserts that a table has the bits of the kernel of one parameter."""
+    expected = copies(rows)
+    for _ in range(steps):
+        for (param, grad, n, g, delta), values in zip(expected, sets):
+            place.kernel.step(param, grad, n, g, delta, **dict(zip(cases.DEFAULTS, values)))
+        step_at_once(place, rows, sets)
+    for row, other in zip(rows, expected):
+        assert_same_bits(*({name: on_host(one) for name, one in zip(COLUMNS, arrays)} for arrays in (row, other)))
+
+
+# Its bits
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(place, data):
+    """Whatever the arrays: empty, tiny, beginning anywhere, ending in the middle of a vector, chunk or span."""
+    dtype = data.draw(st.sampled_from(place.dtypes))
+    whole = cuda.CHUNK_BYTES // numpy.dtype(dtype).itemsize
+    size = st.one_of(
+        st.integers(0, 40),
+        st.integers(1, 3).flatmap(lambda chunks: st.integers(chunks * whole - 9, chunks * whole + 9)),
+    )
+    one = st.tuples(size, st.sampled_from([0, 0, 0, 1, 3, 8]), st.sampled_from(SETTINGS))
+    specs = data.draw(st.lists(one, min_size=1, max_size=8))
+    rows = [row_of(place, size, dtype, seed, offset) for seed, (size, offset, _) in enumerate(specs)]
+    assert_steps_as_each(place, rows, [values for *_, values in specs])
+
+
+@pytest.mark.parametrize("odd", range(5), ids=COLUMNS)
+def test_one_array_alone_may_begin_off_a_vector(place, odd):
+    """Of a row among others."""
+    for dtype in place.dtypes:
+        rows = rows_of(place, 100, 100, dtype=dtype)
+        rows[0][odd] = abs(row_of(place, 100, dtype, 3, offset=1)[odd])
+        assert_steps_as_each(place, rows, [DEFAULTS] * 2)
+
+
+@pytest.mark.parametrize("shapes", [(0,), (0, (2, 0), 5, 0, (0, 3), 4, (), 0, 0), ((2, 3), (), (3, 1), 17)], ids=str)
+def test_arrays_may_have_any_shapes_and_no_elements(place, shapes):
+    """At the beginning, in the middle and at the end."""
+    assert_steps_as_each(place, rows_of(place, *shapes), [DEFAULTS] * len(shapes), steps=2)
+
+
+@pytest.mark.parametrize("value", [numpy.nan, numpy.inf, -numpy.inf], ids=str)
+def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(place, value):
+    """Not even the other elements of its vector."""
+    for dtype in place.dtypes:
+        row = row_of(place, 40, dtype)
+        row[1][17] = value
+        step_at_once(place, [row], [DEFAULTS])
+        numpy.testing.assert_array_equal(numpy.flatnonzero(~numpy.isfinite(on_host(row[0]))), [17])
+
+
+def test_nothing_beyond_the_arrays_is_written(place):
+    """Neither before nor after, by vectors or by elements."""
+    for dtype in place.dtypes:
+        for size, offset in ((37, 16), (37, 3), (4096 + 5, 16)):
+            rooms = [place.to(numpy.full(size + 2 * offset, 7, dtype)) for _ in range(5)]
+            step_at_once(place, [[room[offset : offset + size] for room in rooms]], [DEFAULTS])
+            for room in map(on_host, rooms):
+                assert (numpy.concatenate([room[:offset], room[offset + size :]]) == 7).all()
+
+
+def test_zeros_of_either_sign_are_different_hyperparameters(place):
+    """A learning rate of -0.0 makes steps of the other sign."""
+    rows = rows_of(place, 1, 1)
+    for row in rows:
+        row[1][...] = 1
+        row[4][...] = -0.0
+    step_at_once(place, rows, [(lr, 0.95, 0.0, 1e-4) for lr in (0.0, -0.0)])
+    assert numpy.signbit(on_host(rows[0][4])) != numpy.signbit(on_host(rows[1][4]))
+
+
+@pytest.mark.parametrize("span", [1 << 17, 1000])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_any_number_of_threads_has_the_same_bits(monkeypatch, count, span):
+    """A million elements in arrays that end in the middle of spans."""
+    kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+    monkeypatch.setattr(threads, "_num_threads", count)
+    monkeypatch.setattr(threads, "SPAN", span)
+    numba = SimpleNamespace(kernel=kernel, to=numpy.array)
+    rows = rows_of(numba, 400_003, 7, 0, (100, 999), 500_000)
+    assert_steps_as_each(numba, rows, SETTINGS[:5], steps=2)
+
+
+# What it can step
+
+
+@pytest.mark.parametrize("layout", ["transposed", "strided", "backwards", *NUMPY_LAYOUTS])
+@pytest.mark.parametrize("odd", range(5), ids=COLUMNS)
+def test_arrays_of_other_layouts_cannot_be_stepped_but_gradients_are_copied(place, odd, layout):
+    """A gradient is only read; one of another byte order or class is none that a table knows."""
+    rows = [row_of(place, (2, 3), seed=seed) for seed in range(3)]
+    rows[1][odd] = laid_out(rows[1][odd], layout)
+    is_same = place.gpu is not None and layout in NUMPY_LAYOUTS
+    is_copied = odd == 1 and layout not in ("byte-swapped", "subclass")
+    assert can_step(place, rows) == (is_same or is_copied)
+    if is_copied:
+        assert_steps_as_each(place, rows, [DEFAULTS] * 3, steps=2)
+
+
+@pytest.mark.parametrize("odd", range(5), ids=COLUMNS)
+def test_arrays_of_another_shape_or_dtype_cannot_be_stepped(place, odd):
+    """Not even with as many elements."""
+    for other in (numpy.ones((3, 2), "f4"), numpy.ones((1, 3), "f4"), numpy.ones((2, 3), "f8"), numpy.ones(6, "f4")):
+        rows = rows_of(place, (2, 3), (2, 3), (2, 3))
+        rows[1][odd] = place.to(other)
+        assert not can_step(place, rows)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "complex64", "longdouble", "float16"])
+def test_a_dtype_without_a_compiled_loop_cannot_be_stepped(place, dtype):
+    """Numba has none for float16 on a CPU."""
+    rows = [[place.to(numpy.ones(3, dtype)) for _ in range(5)] for _ in range(2)]
+    assert can_step(place, rows) == (place.gpu is not None and dtype == "float16")
+
+
+@pytest.mark.parametrize("column", [0, 2, 3, 4])
+def test_a_gradient_in_memory_that_is_written_cannot_be_taken(place, column):
+    """Wholly or in part, whether its row comes before or after; beside that memory it may lie."""
+    for row, part in ((0, slice(3, 43)), (2, slice(10, 50)), (1, slice(0, 40))):
+        rows = rows_of(place, 50, 40, 50)
+        rows[1][1] = rows[row][column][: rows[1][0].size] if row == 1 else rows[row][column][part]
+        assert not can_step(place, rows)
+    room = place.to(numpy.ones(90, "f4"))
+    rows = rows_of(place, 50, 40, 50)
+    rows[0][column], rows[1][1] = room[:50], room[50:]
+    assert_steps_as_each(place, rows, [DEFAULTS] * 3)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 30])
+@pytest.mark.parametrize("column", [0, 2, 3, 4])
+def test_rows_that_share_memory_cannot_be_stepped_at_once(place, column, overlap):
+    """Be it one element; those beside each other can."""
+    room = abs(row_of(place, 100)[2])
+    rows = rows_of(place, 50, 7, 50 + overlap)
+    rows[0][column], rows[2][0] = room[:50], room[50 - overlap :]
+    assert can_step(place, rows) == (overlap == 0)
+
+
+# When it serves
+
+
+def test_a_table_is_of_its_very_arrays(place):
+    """Equal ones are others, and so are fewer or more."""
+    rows = rows_of(place, 10, 10)
+    table, _ = table_of(place, rows)
+    columns = [list(column) for column in zip(*rows)]
+    del columns[1]
+    assert table.holds(*columns)
+    for column in columns:
+        own = column[1]
+        column[1] = own.copy()
+        assert not table.holds(*columns)
+        column[1] = own
+    assert table.holds(*columns)
+    assert not table.holds(*(column[:1] for column in columns))
+    assert not table.holds(*(column * 2 for column in columns))
+
+
+def reshape(array):
+    reshape_in_place(array, (3, 2))
+
+
+def resize(array):
+    array.resize((100,), refcheck=False)
+
+
+def lock(array):
+    array.flags.writeable = False
+
+
+@pytest.mark.parametrize("change", [resize, lock, reshape])
+@pytest.mark.parametrize("column", range(4))
+def test_a_table_does_not_serve_arrays_that_have_changed_in_place(column, change):
+    """In shape, size or permission."""
+    kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
+    columns = [[numpy.ones((2, 3), "f4") for _ in range(3)] for _ in range(4)]
+    table = kernel.Table(*columns)
+    assert table.holds(*columns)
+    change(columns[column][1])
+    assert not table.holds(*columns)
+
+
+def test_a_gpus_table_does_not_serve_a_parameter_of_another_shape(on_gpu):
+    """CuPy's arrays can be reshaped in place, and nothing else of them can change."""
+    rows = [row_of(on_gpu, (2, 3))]
+    table, _ = table_of(on_gpu, rows)
+    params, _, *states = map(list, zip(*rows))
+    assert table.holds(params, *states)
+    reshape(rows[0][0])
+    assert not table.holds(params, *states)
+
+
+# On a GPU: launches, streams, devices and lifetimes
+
+
+def table_launches(gpu):
+    return [launch for launch in gpu.launches if launch.name == cuda.TABLE_NAME]
+
+
+@pytest.mark.parametrize(("count", "launches"), [(1, 1), (400, 1), (401, 2), (1200, 3), (1201, 4)])
+def test_gradients_that_do_not_fit_into_one_launch_are_in_several(on_gpu, count, launches):
+    """Each launch has the addresses of the gradients that it reads."""
+    assert_steps_as_each(on_gpu, rows_of(on_gpu, *[3] * count), [DEFAULTS] * count)
+    assert len(table_launches(on_gpu.gpu)) == launches
+
+
+@pytest.mark.parametrize(("different", "launches"), [(1, 1), (8, 1), (9, 4), (30, 4)])
+def test_each_parameter_has_its_own_hyperparameters(on_gpu, different, launches):
+    """Up to eight sets in a launch; equal ones are one set, whichever object they are."""
+    sets = [(0.1 + i % different, *DEFAULTS[1:]) for i in range(30)]
+    assert_steps_as_each(on_gpu, rows_of(on_gpu, *[5] * 30, dtype="f8"), sets)
+    assert len(table_launches(on_gpu.gpu)) == launches
+
+
+def test_arrays_without_elements_have_no_blocks(on_gpu):
+    """161 arrays, of which one is empty, are 160 blocks of one launch."""
+    step_at_once(on_gpu, rows_of(on_gpu, *range(161)), [DEFAULTS] * 161)
+    (launch,) = on_gpu.gpu.launches
+    assert (launch.device_id, launch.grid) == (0, 160)
+
+
+def test_a_step_copies_nothing_to_the_device(on_gpu):
+    """What changes comes with the launch."""
+    table, grads = table_of(on_gpu, rows_of(on_gpu, 10, 10, 10))
+    before = len(on_gpu.gpu.memory)
+    for _ in range(3):
+        table.step(table.locate(grads), [DEFAULTS] * 3)
+    assert len(on_gpu.gpu.memory) == before
+    assert len(on_gpu.gpu.launches) == 3
+
+
+def test_a_step_waits_for_nothing_and_its_table_lives_until_it_has_run(on_gpu):
+    """Even if the table is let go at once: its memory can serve again only later on the same stream."""
+    rows = [row_of(on_gpu, 5000)]
+    expected, before = copies(rows), copies(rows)
+    step_at_once(on_gpu, expected, [DEFAULTS]), step_at_once(on_gpu, expected, [DEFAULTS])
+    with on_gpu.gpu.held_back():
+        for _ in range(2):
+            step_at_once(on_gpu, rows, [DEFAULTS])
+            gc.collect()
+        assert_same_bits({"": rows[0][0].get()}, {"": before[0][0].get()})
+        on_gpu.gpu.stream().synchronize()
+    assert_same_bits({"": rows[0][0].get()}, {"": expected[0][0].get()})
+
+
+def test_a_table_is_of_one_stream(on_gpu):
+    """On another its addresses might not be there yet, and be gone before a launch reads them."""
+    rows = rows_of(on_gpu, 10)
+    params, _, *states = map(list, zip(*rows))
+    table, grads = table_of(on_gpu, rows)
+    assert table.holds(params, *states)
+    stream = on_gpu.gpu.cuda.Stream()
+    with stream:
+        assert not table.holds(params, *states)
+        other = cupy_kernel.Table(params, *states)
+        assert other.holds(params, *states)
+        other.step(other.locate(grads), [DEFAULTS])
+    assert on_gpu.gpu.launches[-1].stream == stream.ptr
+    assert not other.holds(params, *states)
+
+
+def test_the_stand_in_notices_memory_that_is_gone(on_gpu):
+    """These tests would find a launch that comes after its table has been let go on another stream."""
+    table, grads = table_of(on_gpu, rows_of(on_gpu, 10))
+    with on_gpu.gpu.held_back():
+        stream = on_gpu.gpu.cuda.Stream()
+        with stream:
+            table.step(table.locate(grads), [DEFAULTS])
+        del table
+        on_gpu.gpu.stream().synchronize()
+        with pytest.raises(AssertionError, match="not allocated when its turn comes"):
+            stream.synchronize()
+
+
+def test_each_device_has_its_own_table(on_gpu):
+    """Made and stepped where it is current; it takes no arrays of another."""
+    elsewhere = row_of(on_gpu, 10)
+    with Device(1):
+        assert_steps_as_each(on_gpu, rows_of(on_gpu, 10), [DEFAULTS])
+        assert on_gpu.gpu.launches[-1].device_id == 1
+        for odd in range(5):
+            rows = rows_of(on_gpu, 10)
+            rows[0][odd] = elsewhere[odd]
+            assert not can_step(on_gpu, rows)
+
+
+NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for more memory than there is")
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_elements_beyond_two_to_the_32nd_are_stepped(on_gpu, dtype):
+    """The last blocks of such an array; only the memory that they touch need be there."""
+    chunk = cuda.CHUNK_BYTES // numpy.dtype(dtype).itemsize
+    size = 2**32 + 2 * chunk + 13
+    nbytes = size * numpy.dtype(dtype).itemsize
+    rooms = [mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE) for _ in range(5)]
+    row = [on_gpu.gpu.adopt(numpy.frombuffer(room, dtype)) for room in rooms]
+    tail = row_of(on_gpu, 40, dtype)
+    for array, values in zip(row, tail):
+        array[-40:] = values
+    on_gpu.gpu.blocks = slice(-2, None)
+    step_at_once(on_gpu, [row], [DEFAULTS])
+    assert on_gpu.gpu.launches[-1].grid == -(-size // chunk)
+    cupy_kernel.step(*tail, **cases.DEFAULTS)
+    for array, expected in zip(row, tail):
+        assert_same_bits({"": array[-40:].get()}, {"": expected.get()})
+
+
+def test_the_addresses_of_cupys_own_arrays_are_taken(on_gpu):
+    """Arrays of CuPy's own class, in the host's memory, which needs no GPU."""
+    cupy = pytest.importorskip("cupy", exc_type=ImportError)
+    hosts = [numpy.full(20, value, "f4") for value in (1, 2, 5, 1, 0)]
+
+    def wrapped(array):
+        memory = cupy.cuda.UnownedMemory(array.ctypes.data, array.nbytes, array, device_id=0)
+        on_gpu.gpu.adopt(array)
+        return cupy.ndarray((4, 5), array.dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+    row, expected = [wrapped(host) for host in hosts], [on_gpu.to(host) for host in hosts]
+    cupy_kernel.step(*expected, **cases.DEFAULTS)
+    step_at_once(on_gpu, [row], [DEFAULTS])
+    for host, array in zip(hosts, expected):
+        assert_same_bits({"": host}, {"": array.get()})
+    param, _, *states = [[array] for array in row]
+    table = cupy_kernel.Table(param, *states)
+    row[0].shape = (5, 4)
+    assert not table.holds(param, *states)

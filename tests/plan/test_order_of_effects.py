@@ -1,0 +1,155 @@
+"""What a user's code sees in the middle of an update, and that it is called at all."""
+
+from __future__ import annotations
+
+import chainer
+import numpy
+import pytest
+from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
+from models import assert_same_bits, snapshot_of
+from random_models import PerParameter, assert_same, param_of, plain, train_plain
+
+from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
+
+
+def times_of(optimizer):
+    return [param_of(optimizer, i).update_rule.t for i in range(5)]
+
+
+@pytest.mark.parametrize(("timing", "stepped"), [("pre", 2), ("post", 3)])
+def test_a_rules_hook_finds_the_parameters_before_it_stepped_and_those_after_it_not(device, timing, stepped):
+    """Its own is stepped if the hook comes after the step."""
+    optimizer = train_plain(plain(RMSpropGraves, device), 0)
+    before = snapshot_of(optimizer)
+    seen = []
+    optimizer.target.p2.update_rule.add_hook(lambda rule, param: seen.append(snapshot_of(optimizer)), "look", timing)
+    train_plain(optimizer, 1)
+    (found,) = seen
+    for i in range(5):
+        assert (found[f"/p{i}"] != before[f"/p{i}"]).any() == (i < stepped)
+        assert found[f"/p{i}/t"] == (2 if i < 3 else 1)
+
+
+@pytest.mark.parametrize("timing", ["pre", "post"])
+def test_an_exception_in_a_rules_hook_leaves_what_precedes_it_stepped(device, timing):
+    """And the rest as it was; training can continue."""
+
+    def refuse(rule, param):
+        if rule.t == 2:
+            raise RuntimeError("refused by a hook")
+
+    optimizers = [plain(cls, device) for cls in (RMSpropGraves, PerParameter)]
+    for optimizer in optimizers:
+        optimizer.target.p2.update_rule.add_hook(refuse, timing=timing)
+        train_plain(optimizer, 0)
+        with pytest.raises(RuntimeError, match="refused by a hook"):
+            train_plain(optimizer, 1)
+        assert times_of(optimizer) == [2, 2, 2, 1, 1]
+        train_plain(optimizer, 2)
+    assert_same(*optimizers)
+
+
+@pytest.mark.parametrize("entry", ["param", "n", "g", "delta"])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_read_only_array_is_refused_when_its_turn_comes(kernel, entry, place):
+    """It keeps its values, the parameters before it are stepped and counted, and those after it are not."""
+    optimizers = [train_plain(plain(cls), 0, 1) for cls in (RMSpropGraves, PerParameter)]
+    for optimizer in optimizers:
+        param = param_of(optimizer, place)
+        array = param.array if entry == "param" else param.update_rule.state[entry]
+        before = array.copy()
+        array.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            train_plain(optimizer, 2)
+        assert_same_bits({"": array}, {"": before})
+        assert times_of(optimizer) == [3] * (place + 1) + [2] * (4 - place)
+    assert_same(*optimizers)
+
+
+METHODS = ["update", "update_core", "update_core_on_device", "init_state", "param.update"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_is_set_on_an_instance_is_called(device, method):
+    """At every update; `init_state` at the first."""
+    optimizer, expected = (plain(RMSpropGraves, device) for _ in range(2))
+    param = optimizer.target.p2
+    calls = []
+    owner = param if method == "param.update" else param.update_rule
+    name = method.rpartition(".")[2].replace("on_device", "cpu" if device == "@numpy" else "gpu")
+    original = getattr(owner, name)
+
+    def overridden(*args):
+        calls.append(times_of(optimizer))
+        original(*args)
+
+    if method != "init_state":
+        train_plain(optimizer, 0), train_plain(expected, 0)
+    setattr(owner, name, overridden)
+    train_plain(optimizer, 1, 2), train_plain(expected, 1, 2)
+    assert len(calls) == (1 if method == "init_state" else 2)
+    # When its turn has come: those before it have been counted, those after it have not.
+    first = calls[0]
+    assert first[0] == first[1] == first[3] + 1 == first[4] + 1
+    assert_same(optimizer, expected)
+
+
+@pytest.mark.parametrize("method", METHODS[:3] + METHODS[4:])
+def test_a_method_that_a_subclass_overrides_is_called(device, method):
+    """Of a rule that `create_update_rule` makes, or of a parameter."""
+    calls = []
+    name = method.rpartition(".")[2].replace("on_device", "cpu" if device == "@numpy" else "gpu")
+    base = chainer.Parameter if method == "param.update" else RMSpropGravesRule
+
+    def overridden(self, *args):
+        calls.append(self)
+        getattr(base, name)(self, *args)
+
+    subclass = type("Subclass", (base,), {name: overridden})
+
+    class Overriding(RMSpropGraves):
+        def create_update_rule(self):
+            return subclass(self.hyperparam) if base is RMSpropGravesRule else super().create_update_rule()
+
+    optimizers = [plain(cls, device) for cls in (Overriding, RMSpropGraves)]
+    if base is chainer.Parameter:
+        for optimizer in optimizers:
+            old = optimizer.target.p2
+            with optimizer.target.init_scope():
+                optimizer.target.p2 = (subclass if optimizer is optimizers[0] else chainer.Parameter)(old.array)
+            optimizer.target.p2.update_rule = old.update_rule
+    for optimizer in optimizers:
+        train_plain(optimizer, 0, 1, 2)
+    assert len(calls) == 3 * (1 if base is chainer.Parameter else 5)
+    assert_same(*optimizers)
+
+
+def test_a_device_of_another_class_is_asked_for_the_states_at_each_update(kernel):
+    """As Chainer asks every device: what another class does is not known."""
+    sent = []
+
+    class Device(chainer.backend.CpuDevice):
+        def send(self, arrays):
+            sent.append(arrays)
+            return super().send(arrays)
+
+    optimizers = [plain(cls) for cls in (RMSpropGraves, ChainerRMSpropGraves)]
+    for optimizer in optimizers:
+        optimizer.target.p2._device = Device()
+        for step in range(4):
+            for param in optimizer.target.params():
+                param.grad = numpy.full(param.shape, 1 + step, param.dtype)
+            optimizer.update()
+    assert len(sent) == 2 * 4 * 3
+    assert_same(*optimizers)
+
+
+def test_a_subclass_may_do_without_our_constructor(device):
+    """As a subclass of Chainer's class may that sets the hyperparameters its own way."""
+
+    class Own(RMSpropGraves):
+        def __init__(self, **values):
+            chainer.optimizer.GradientMethod.__init__(self)
+            self.hyperparam = RMSpropGraves(**values).hyperparam
+
+    assert_same(*(train_plain(plain(cls, device), 0, 1) for cls in (Own, RMSpropGraves)))
