@@ -179,8 +179,8 @@ def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparam
     lr, alpha, one_minus_alpha = real(hyperparameters[0]), real(hyperparameters[1]), real(hyperparameters[2])
     momentum, eps = real(hyperparameters[3]), real(hyperparameters[4])
     for i in range(param.size):
-        # All loads precede all stores. Large arrays begin at the same offset within a page, and a processor holds back a
-        # load that follows a store to the same offset: with n and g stored first the loop is up to four times slower.
+        # All loads precede all stores: large arrays begin at the same offset within a page, and a processor holds back
+        # a load that follows a store to the same offset.
         x, param0, n0, g0, delta0 = grad[i], param[i], n[i], g[i], delta[i]
         t = one_minus_alpha * x
         n1 = _decayed(n0, alpha, largest) + t * x
