@@ -67,10 +67,14 @@ def test_one_element_that_does_not_round_to_its_parameter_is_enough(tmp_path):
     assert numpy.array_equal(masters_of(optimizer)["/p0"], rounded + arrays_of(optimizer)["/p0/delta"])
 
 
-def test_a_parameter_resized_after_loading_gets_a_new_master():
-    """The master that was loaded has the old shape."""
+@pytest.mark.parametrize("when", ["after loading", "after an update"])
+def test_a_resized_parameter_gets_a_new_master(when):
+    """The master that is there has the old shape."""
     saved, optimizer = train(mastered(), 1), mastered()
     load_from_dict(entries_of(saved), optimizer)
+    if when == "after an update":
+        copy_params(saved, optimizer)
+        train(optimizer, 3)
     param = optimizer.target.p1
     param.cleargrad()
     param.array = numpy.ones(7, "f2")
