@@ -118,6 +118,19 @@ def test_an_open_file_is_read_from_where_it_stands(tmp_path):
     assert_same_bits(arrays_of(optimizer), arrays_of(saved))
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_npy_headers_is_read(tmp_path, version):
+    """NumPy writes the later ones for long headers, and for field names that are not Latin-1."""
+    saved, optimizer = train(fresh(), 1, 2), fresh()
+    with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
+        for key, array in entries_of(saved).items():
+            with archive.open(f"{key}.npy", "w") as entry:
+                numpy.lib.format.write_array(entry, numpy.asarray(array), version)
+    rmsprop_graves.load_npz(tmp_path / "file.npz", optimizer)
+    copy_params(saved, optimizer)
+    assert_same_bits(arrays_of(optimizer), arrays_of(saved))
+
+
 def test_a_model_is_loaded_from_a_path_within_the_file(tmp_path):
     """With `path` and `strict` as Chainer's loader takes them."""
     saved = model_of(seed=1)
