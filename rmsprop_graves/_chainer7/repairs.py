@@ -486,7 +486,7 @@ REPAIRS = (
             "self._queue.put([self._task, filename, outdir, target])": (
                 "_workers.put(self._queue, [self._task, filename, outdir, target], self._consumer)"
             ),
-            "self._queue.join()\n                self._consumer.join()\n": (
+            "self._queue.put(None)\n                self._queue.join()\n                self._consumer.join()\n": (
                 "_workers.finish(self._queue, self._consumer)\n"
             ),
         },

@@ -118,8 +118,11 @@ def finish(queue: Any, consumer: Any) -> None:
     """Waits until all snapshots in the queue are written.
 
     Raises:
-        RuntimeError: The thread or process that writes them has failed.
+        RuntimeError: The thread or process that writes them has failed, and this was not reported yet.
     """
+    if not _failure_of(consumer):
+        # At exit this may hang: the queue's own thread has stopped, perhaps with the lock that `put` needs.
+        queue.put(None)
     consumer.join()
     if not _failure_of(consumer):
         queue.join()

@@ -333,6 +333,32 @@ def test_a_failed_snapshot_writer_ends_the_training(tmp_path, writer, method):
     assert not [path for path in (tmp_path / "out").iterdir() if path.is_file()]
 
 
+def test_a_failed_snapshot_writer_is_finalized_again_without_its_queue(tmp_path):
+    """Chainer finalizes it at exit too, where its queue may hang: the queue's thread has stopped with a lock."""
+    write(
+        tmp_path,
+        "script.py",
+        """
+        import rmsprop_graves, chainer
+        from chainer.training import extensions
+
+        def refuse(path, target):
+            raise OSError("no space left")
+
+        if __name__ == "__main__":
+            writer = extensions.snapshot_writers.ProcessQueueWriter(savefun=refuse)
+            writer("snapshot", ".", {})
+            try:
+                writer.finalize()
+            except RuntimeError as error:
+                print(error)
+            writer._queue.put = None
+            writer.finalize()
+        """,
+    )
+    assert output_of("script.py", cwd=tmp_path).endswith(" has ended with exit status 1\n")
+
+
 # Interpreters that a launched program starts
 
 WHICH = """
