@@ -89,17 +89,30 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
     """Steps a batch all at once, or one by one in order if that is not possible; returns the tables."""
     params, values, rows = zip(*batch.values())
     keys, *arrays = zip(*rows)
-    groups = []
+    tables: list[Any] = []
+    launches = []
     for key in dict.fromkeys(keys):
         columns: list[Any] = [params, values, *arrays]
         if keys.count(key) < len(keys):
             columns = [[one for one, other in zip(column, keys) if other == key] for column in columns]
-        groups.append(_Group(*map(list, columns), table=next(old_tables, None)))
-    if all(group.is_ready for group in groups):
+        (param, *_), own_values, own_arrays, grads, *states = map(list, columns)
+        kernel = kernels.on_cpu() if type(param._device) is CpuDevice else kernels.on_gpu()
+        table: Any = next(old_tables, None)
+        addresses = None
+        if hasattr(kernel, "Table"):
+            with param._device.create_context():
+                if not isinstance(table, kernel.Table) or not table.holds(own_arrays, *states):
+                    table = kernel.Table(own_arrays, *states)
+                addresses = table.locate(grads)
+        tables.append(table)
+        # The list of gradients must live until the step.
+        launches.append((param._device, table, addresses, own_values, grads))
+    if all(addresses is not None for _, _, addresses, _, _ in launches):
         for rule in batch:
             rule.t += 1
-        for group in groups:
-            group.step()
+        for device, table, addresses, own_values, _ in launches:
+            with device.create_context():
+                table.step(addresses, own_values)
     else:
         refuse_misfits_of(params)
         for param, own_values, (_, *own_arrays) in batch.values():
@@ -109,51 +122,7 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
             else:
                 # A state may lie on another device, where Chainer finds it.
                 param.update()
-    return [group.table for group in groups]
-
-
-class _Group:
-    """Plain parameters of one device and dtype, their hyperparameters and their arrays.
-
-    Args:
-        params: The parameters.
-        values: The hyperparameters of each.
-        arrays: The array of each.
-        grads: The gradient of each.
-        states: The states n, g and delta: for each state a list with an array for each parameter.
-        table: A table of the last update, or None. It serves again if it was made of the same arrays.
-    """
-
-    def __init__(
-        self,
-        params: list[Any],
-        values: list[tuple[float, ...]],
-        arrays: list[Any],
-        grads: list[Any],
-        *states: list[Any],
-        table: Any,
-    ) -> None:
-        self._device = params[0]._device
-        # The list of gradients must live until the step.
-        self._values, self._grads = values, grads
-        self.table: Any = None
-        self._addresses = None
-        kernel = kernels.on_cpu() if type(self._device) is CpuDevice else kernels.on_gpu()
-        if hasattr(kernel, "Table"):
-            with self._device.create_context():
-                is_held = isinstance(table, kernel.Table) and table.holds(arrays, *states)
-                self.table = table if is_held else kernel.Table(arrays, *states)
-                self._addresses = self.table.locate(grads)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether all parameters can be stepped at once."""
-        return self._addresses is not None
-
-    def step(self) -> None:
-        """Steps all parameters at once."""
-        with self._device.create_context():
-            self.table.step(self._addresses, self._values)
+    return tables
 
 
 def refuse_misfits_of(params: Iterable[Any]) -> None:
