@@ -80,8 +80,6 @@ def prepare(sharing, kernel):
     kernels.use_on_cpu(kernel)
     kernels.set_num_threads(2)
     threads.SPAN = 8
-    if kernel == "numba":
-        kernels.on_cpu().Table.FEWEST = 1
     return module, RMSpropGraves
 
 
