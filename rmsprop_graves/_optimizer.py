@@ -135,12 +135,14 @@ class RMSpropGraves(GradientMethod):
         if self._hookable._pre_update_hooks:
             params = list(self.target.params())
         self.t += 1
+        changed: list[Any] = []
         if self.is_safe_to_update():
             if self._plan is None:
                 self._plan = Plan()
             if not self._plan.update(params):
-                params = list(self.target.params())
-        self._reallocate_cleared_grads_of(params)
+                # A hook or method of a user has run, and may have cleared a gradient.
+                changed = list(self.target.params())
+        self._reallocate_cleared_grads_of(changed)
         self.call_hooks("post")
         self.update_loss_scale()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Iterator
 
-import chainer
 import numpy
+from chainer import Parameter
 from chainer.backend import CpuDevice, GpuDevice
 from chainer.backends import cuda
 
@@ -78,9 +78,10 @@ class Plan:
                 param.update()
                 inherited = None  # a hook may have set a hyperparameter
             else:
-                if rule in batch:
+                row = param, values, plain
+                if batch.setdefault(rule, row) is not row:
                     step_batch()
-                batch[rule] = param, values, plain
+                    batch[rule] = row
         step_batch()
         return are_all_plain
 
@@ -157,7 +158,7 @@ def _plain(param: Any, rule: Any) -> tuple[Any, ...] | None:
     """
     if (
         type(rule) is not RMSpropGravesRule
-        or type(param) is not chainer.Parameter
+        or type(param) is not Parameter
         or not rule.enabled
         or rule._unsettled
         or "update" in (own := rule.__dict__)
