@@ -91,39 +91,47 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
     params, values, rows = zip(*batch.values())
     keys, *arrays = zip(*rows)
     tables: list[Any] = []
-    launches = []
+    launches, alone = [], []
+    is_possible = True
     for key in dict.fromkeys(keys):
         columns: list[Any] = [params, values, *arrays]
         if keys.count(key) < len(keys):
             columns = [[one for one, other in zip(column, keys) if other == key] for column in columns]
-        (param, *_), own_values, own_arrays, grads, *states = map(list, columns)
-        kernel = kernels.on_cpu() if type(param._device) is CpuDevice else kernels.on_gpu()
+        group, own_values, own_arrays, grads, *states = map(list, columns)
+        device = group[0]._device
+        kernel = kernels.on_cpu() if type(device) is CpuDevice else kernels.on_gpu()
         table: Any = next(old_tables, None)
-        addresses = None
         if hasattr(kernel, "Table"):
-            with param._device.create_context():
+            with device.create_context():
                 if not isinstance(table, kernel.Table) or not table.holds(own_arrays, *states):
                     table = kernel.Table(own_arrays, *states)
                 addresses = table.locate(grads)
+            is_possible = is_possible and addresses is not None
+            # The list of gradients must live until the step.
+            launches.append((device, table, addresses, own_values, group, grads))
+        else:
+            alone += group
         tables.append(table)
-        # The list of gradients must live until the step.
-        launches.append((param._device, table, addresses, own_values, grads))
-    if all(addresses is not None for _, _, addresses, _, _ in launches):
-        for rule in batch:
-            rule.t += 1
-        for device, table, addresses, own_values, _ in launches:
-            with device.create_context():
-                table.step(addresses, own_values)
-    else:
+    if alone or not is_possible:
         refuse_misfits_of(params)
-        for param, own_values, (_, *own_arrays) in batch.values():
-            if type(param._device) is CpuDevice and all(type(array) is numpy.ndarray for array in own_arrays):
-                param.update_rule.t += 1
-                kernels.on_cpu().step(*own_arrays, **dict(zip(NAMES, own_values)))
-            else:
-                # A state may lie on another device, where Chainer finds it.
-                param.update()
+    for device, table, addresses, own_values, group, _ in launches if is_possible else ():
+        for param in group:
+            param.update_rule.t += 1
+        with device.create_context():
+            table.step(addresses, own_values)
+    for param in alone if is_possible else params:
+        _step_alone(*batch[param.update_rule])
     return tables
+
+
+def _step_alone(param: Any, values: tuple[float, ...], plain: tuple[Any, ...]) -> None:
+    _, *arrays = plain
+    if type(param._device) is CpuDevice and all(type(array) is numpy.ndarray for array in arrays):
+        param.update_rule.t += 1
+        kernels.on_cpu().step(*arrays, **dict(zip(NAMES, values)))
+    else:
+        # A state may lie on another device, where Chainer finds it.
+        param.update()
 
 
 def refuse_misfits_of(params: Iterable[Any]) -> None:

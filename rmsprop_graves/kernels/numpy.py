@@ -90,15 +90,10 @@ def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, del
     n += t
 
     v = g * g
-    if numpy.isfinite(n).all():
-        # max(n - g^2, 0), but NumPy has no fast loop for the maximum of an array and a number.
-        numpy.minimum(v, n, out=v)
-        numpy.subtract(n, v, out=v)
-    else:
-        # Infinity less infinity would be NaN, and an infinite n is an infinite variance.
-        numpy.minimum(v, _largest(v.dtype), out=v)
-        numpy.subtract(n, v, out=v)
-        numpy.maximum(v, 0, out=v)
+    # It may overflow where n has, and infinity less infinity would be NaN.
+    numpy.minimum(v, _filled(v, _largest(v.dtype)), out=v)
+    numpy.subtract(n, v, out=v)
+    numpy.maximum(v, _filled(v, 0), out=v)
     v += eps
     numpy.sqrt(v, out=v)
     numpy.multiply(lr, grad, out=t)
@@ -118,6 +113,18 @@ def _decay(state: Any, rate: Any) -> None:
         # A rate of zero forgets an infinite number too: infinity times zero would be NaN.
         state[...] = _capped(state)
     state *= rate
+
+
+def _filled(like: Any, value: Any) -> Any:
+    """An array of one value: NumPy has no fast loop for the maximum of an array and a number."""
+    return _block_of(value, like.dtype)[: like.size].reshape(like.shape)
+
+
+@functools.lru_cache(maxsize=None)
+def _block_of(value: Any, dtype: numpy.dtype) -> Any:
+    block = numpy.full(BLOCK, value, dtype)
+    block.flags.writeable = False
+    return block
 
 
 def _capped(array: Any) -> Any:

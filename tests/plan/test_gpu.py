@@ -61,7 +61,9 @@ def test_nothing_is_copied_to_a_device_while_the_arrays_are_the_same(gpu, monkey
 
 def test_each_device_and_dtype_has_its_own_launch(gpu):
     """In the order in which they come first, each on its device."""
-    model = model_on((GPUS[1], "f4"), (GPUS[0], "f2"), (GPUS[1], "f4"), (GPUS[0], "f4"), (GPUS[0], "f2"))
+    model = model_on(
+        (GPUS[1], "f4"), (GPUS[0], "f2"), ("@numpy", "f4"), (GPUS[1], "f4"), (GPUS[0], "f4"), (GPUS[0], "f2")
+    )
     optimizer, expected = (update(build(cls, model), model, 0) for cls in (RMSpropGraves, PerParameter))
     launches_of(gpu)
     update(optimizer, model, 1)
