@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy
 from chainer.serializers import load_npz, save_npz
-from checkpoint.training import entries_of, fresh, load_from_dict, model_of, train
+from checkpoint.training import entries_of, fresh, load_from_dict, mastered, model_of, train
 
 from rmsprop_graves import RMSpropGraves
 
@@ -36,3 +36,14 @@ def test_training_does_not_write_into_the_entries_it_was_loaded_from():
     assert {key: value.tobytes() for key, value in entries.items()} == before
     states = optimizer.target.p1.update_rule.state
     assert not any(numpy.shares_memory(states[name], entries[f"p1/{name}"]) for name in states)
+
+
+def test_training_does_not_write_into_entries_that_are_wider_than_the_old_state():
+    """A float32 entry took the place of a float16 state, and the rule trained on the entry itself."""
+    entries = entries_of(train(mastered(), 1, 2))
+    before = {key: value.tobytes() for key, value in entries.items()}
+    optimizer = train(fresh("f2"), 3)
+    load_from_dict(entries, optimizer)
+    optimizer.use_fp32_update()
+    train(optimizer, 4)
+    assert {key: value.tobytes() for key, value in entries.items()} == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy
 import pytest
-from chainer.serializers import load_npz, save_npz
+from chainer.serializers import NpzDeserializer, load_npz, save_npz
 from checkpoint.training import (
     STATES,
     condition_of,
@@ -139,3 +139,11 @@ def test_ignored_names_stay_as_they_are(tmp_path):
     assert (optimizer.t, optimizer.target.p1.update_rule.t) == (2, 3)
     assert optimizer.target.p1.update_rule.state["n"].tobytes() == kept.tobytes()
     assert optimizer.target.p1.update_rule.state["g"].tobytes() == entries_of(saved)["p1/g"].tobytes()
+
+
+def test_an_ignored_count_does_not_excuse_missing_states():
+    """Only a saved count of zero shows that a rule had no state to save."""
+    entries = entries_of(train(fresh(), 1))
+    without("p1/n", "p1/g", "p1/delta")(entries)
+    with pytest.raises(KeyError, match="/p1/n: it is not in the checkpoint"):
+        NpzDeserializer(entries, ignore_names=["p1/t"]).load(fresh())

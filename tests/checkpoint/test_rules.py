@@ -8,6 +8,7 @@ import pytest
 from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.sgd import SGDRule
 from chainer.serializer import Deserializer
+from chainer.serializers import NpzDeserializer
 from checkpoint.training import (
     STATES,
     condition_of,
@@ -132,6 +133,31 @@ def test_a_subclass_that_extends_serialize_is_restored_after_an_error(load_entri
         load_entries(entries, optimizer)
     assert everything_of(optimizer) == before
     assert optimizer.target.p1.update_rule.note == 0
+
+
+class Grouped(RMSpropGravesRule):
+    """A rule that keeps a note in a group of its own."""
+
+    note = 0
+    is_strict = None
+
+    def serialize(self, serializer):
+        """Save or load the rule and its note."""
+        super().serialize(serializer)
+        self.note = serializer["notes"]("note", self.note)
+        if isinstance(serializer, Deserializer):
+            self.is_strict = serializer.strict
+
+
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_a_subclass_reads_groups_and_attributes_of_chainers_deserializer(is_strict):
+    """Its deserializer also tells the parameter, and is otherwise Chainer's."""
+    saved, optimizer = train(with_rule(Grouped), 1), with_rule(Grouped)
+    saved.target.p1.update_rule.note = 5
+    entries = entries_of(saved)
+    assert entries["p1/notes/note"] == 5
+    NpzDeserializer(entries, strict=is_strict).load(optimizer)
+    assert (optimizer.target.p1.update_rule.note, optimizer.target.p1.update_rule.is_strict) == (5, is_strict)
 
 
 class Counting(RMSpropGravesRule):
