@@ -1,4 +1,4 @@
-"""Loading of npz files from elsewhere."""
+"""Loading of npz files from untrusted sources."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from chainer.serializers import NpzDeserializer
 
 
 def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
-    """Loads an object from a file, as ``chainer.serializers.load_npz`` does, but runs no code that the file holds.
+    """Loads an object from a file like ``chainer.serializers.load_npz``, but refuses pickled objects.
 
-    Chainer's unpickles what is pickled in the file, and a pickled object can run any code. Here such an entry is
-    refused before anything is read. No checkpoint of an optimizer holds one; a model's does where a parameter has not
-    been initialized.
+    Chainer's function unpickles them, which can run any code. A checkpoint of an optimizer holds no pickled objects.
+    A model's holds one for every parameter that is not initialized.
 
     Args:
-        file: Path of the file, or the file opened in binary mode.
-        obj: What is loaded: an optimizer, a model, a trainer.
-        path: Where in the file its entries begin.
-        strict: Whether an entry that is missing is an error.
+        file: Path of the file, or a file opened in binary mode.
+        obj: The object to load, such as an optimizer, a model or a trainer.
+        path: Prefix of the object's entries in the file.
+        strict: Whether a missing entry is an error.
 
     Raises:
-        ValueError: An entry is a pickled object or has no readable header, or the file is not in the npz format.
+        ValueError: An entry is a pickled object, an entry's header cannot be read, or the file is not in the npz
+            format.
         KeyError: An entry is missing.
     """
     if isinstance(file, (bytes, os.PathLike)):
@@ -37,7 +37,7 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
             "chainer.serializers.load_npz loads it from a source that you trust"
         )
     entries = numpy.load(file, allow_pickle=False)
-    # NumPy goes by how a file begins, a zip archive by how it ends.
+    # NumPy looks at the beginning of a file, zipfile at its end.
     if not isinstance(entries, numpy.lib.npyio.NpzFile):
         raise ValueError(f"{_name_of(file)}: it is not in the npz format (it begins as another)")
     with entries:
@@ -48,7 +48,7 @@ load_npz.__module__ = "rmsprop_graves"
 
 
 def _pickled_entries(file: str | BinaryIO) -> list[str]:
-    """The names of entries whose dtype has objects in it, found in their headers alone."""
+    """Returns the names of entries whose dtype contains objects. Reads only their headers."""
     begin = file.tell() if hasattr(file, "seek") else None  # type: ignore[union-attr]
     try:
         with zipfile.ZipFile(file) as archive:
@@ -64,7 +64,7 @@ def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
     read = numpy.lib.format
     try:
         with archive.open(name) as entry:
-            if entry.read(6) != read.MAGIC_PREFIX:  # no array, and never unpickled
+            if entry.read(6) != read.MAGIC_PREFIX:  # not an array, so NumPy returns its bytes
                 return False
             entry.seek(0)
             version = read.read_magic(entry)
