@@ -179,9 +179,15 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         """A view of another shape."""
         return self._view(self.host.reshape(*shape))
 
-    def astype(self, dtype):
-        """A copy of another dtype."""
+    def astype(self, dtype, copy=True):
+        """A copy of another dtype, or the array itself if it has the dtype and need not be copied."""
+        if not copy and self.host.dtype == dtype:
+            return self
         return ndarray.of(self.block.gpu, self.host.astype(dtype))
+
+    def all(self):
+        """Whether every element is true."""
+        return self.host.all()
 
     def copy(self):
         """A copy in C order, as CuPy makes one."""

@@ -6,8 +6,8 @@ import numpy
 import pytest
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from chainer.serializers import load_npz, save_npz
-from checkpoint.training import entries_of, mastered, masters_of, model_of, states_of, train
-from file_formats import SAVE_AND_LOAD
+from checkpoint.training import entries_of, mastered, masters_of, model_of, states_of, train, without
+from file_formats import SAVE_AND_LOAD, write_npz
 from models import arrays_of, assert_same_bits
 
 from rmsprop_graves import RMSpropGraves
@@ -55,6 +55,20 @@ def test_chainers_class_and_ours_make_masters_from_the_parameters_of_each_other(
     states = states_of(optimizer)
     expected = {path: array + states[f"{path}/delta"] for path, array in rounded.items()}
     assert_same_bits(masters_of(optimizer), expected)
+
+
+def test_a_checkpoint_of_chainer_2_is_loaded_without_strict(tmp_path, updates):
+    """It holds no count of a rule, so the rules keep theirs."""
+    saved = train(ChainerRMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), 1, 2, 3)
+    entries = entries_of(saved)
+    without("p0/t", "p1/t")(entries)
+    write_npz(tmp_path / "file.npz", entries)
+    save_npz(str(tmp_path / "model"), saved.target)
+    optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
+    load_npz(str(tmp_path / "file.npz"), optimizer, strict=False)
+    load_npz(str(tmp_path / "model"), optimizer.target)
+    assert (optimizer.t, [param.update_rule.t for param in optimizer.target.params()]) == (3, [updates, updates])
+    assert_same_bits(arrays_of(train(optimizer, 4, 5)), arrays_of(train(saved, 4, 5)))
 
 
 def test_only_our_files_hold_masters():

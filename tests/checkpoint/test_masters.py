@@ -165,6 +165,37 @@ def test_a_master_of_another_width_is_loaded_as_float32(load_entries):
     assert_same_bits(masters_of(resumed), masters_of(saved))
 
 
+def test_from_the_first_update_after_loading_a_changed_parameter_no_longer_counts(tmp_path):
+    """As in a run that was not interrupted, where Chainer overwrites the parameter with its master."""
+    saved = train(mastered(), 1, 2, 3)
+    save_both(tmp_path, saved)
+    resumed = load_both(tmp_path, mastered())
+    for optimizer in (saved, resumed):
+        train(optimizer, 4)
+        optimizer.target.p0.array[...] = 3
+        train(optimizer, 5)
+    assert_same_bits(arrays_of(resumed), arrays_of(saved))
+    assert_same_bits(masters_of(resumed), masters_of(saved))
+
+
+def test_a_model_may_move_to_a_gpu_after_loading(gpu, tmp_path):
+    """The master follows its parameter, and the bits are the same as on the CPU."""
+    saved = train(mastered(), 1, 2, 3)
+    save_both(tmp_path, saved)
+    resumed = load_both(tmp_path, mastered())
+    resumed.target.to_device("@cupy:1")
+    for _, param in resumed.target.namedparams():
+        param.grad = param.device.send(numpy.full(param.shape, 0.5, "f2"))
+    for _, param in saved.target.namedparams():
+        param.grad = numpy.full(param.shape, 0.5, "f2")
+    resumed.update()
+    saved.update()
+    resumed.target.to_device("@numpy")
+    assert {path: param.array.tobytes() for path, param in resumed.target.namedparams()} == {
+        path: param.array.tobytes() for path, param in saved.target.namedparams()
+    }
+
+
 def test_a_loaded_master_shares_no_memory_with_the_entries():
     """They may be arrays of another optimizer that trains on."""
     saved, resumed = train(mastered(), 1), mastered()

@@ -122,12 +122,29 @@ def test_a_subclass_that_extends_serialize_is_checked_against_its_parameter(load
     assert rule.state["n"].tobytes() == entries["p1/n"].tobytes()
 
 
-def test_a_subclass_that_extends_serialize_is_restored_after_an_error(load_entries, updates):
+class Counting(RMSpropGravesRule):
+    """A rule with two more entries in its state, an array and a number."""
+
+    def init_state(self, param):
+        """Add them to the three of every rule."""
+        super().init_state(param)
+        self.state["more"] = numpy.zeros(2)
+        self.state["count"] = 3
+
+
+class NotedAndCounting(Noted, Counting):
+    """A rule with more entries both in its state and beside it."""
+
+
+@pytest.mark.parametrize("rule_class", [Noted, NotedAndCounting])
+def test_a_subclass_that_extends_serialize_is_restored_after_an_error(load_entries, updates, rule_class):
     """The error comes after its states have been loaded and an attribute has been set."""
-    entries = entries_of(train(with_rule(Noted), 1))
+    saved = train(with_rule(rule_class), 1)
+    saved.target.p1.update_rule.state["count"] = 7
+    entries = entries_of(saved)
     entries["p1/note"] = numpy.array(5)
     without("p1/last_note")(entries)
-    optimizer = train(with_rule(Noted), *range(4, 4 + updates))
+    optimizer = train(with_rule(rule_class), *range(4, 4 + updates))
     before = everything_of(optimizer)
     with pytest.raises(KeyError, match="last_note"):
         load_entries(entries, optimizer)
@@ -158,16 +175,6 @@ def test_a_subclass_reads_groups_and_attributes_of_chainers_deserializer(is_stri
     assert entries["p1/notes/note"] == 5
     NpzDeserializer(entries, strict=is_strict).load(optimizer)
     assert (optimizer.target.p1.update_rule.note, optimizer.target.p1.update_rule.is_strict) == (5, is_strict)
-
-
-class Counting(RMSpropGravesRule):
-    """A rule with two more entries in its state, an array and a number."""
-
-    def init_state(self, param):
-        """Add them to the three of every rule."""
-        super().init_state(param)
-        self.state["more"] = numpy.zeros(2)
-        self.state["count"] = 3
 
 
 def test_a_subclass_with_more_states_saves_and_loads_them(load_entries):
