@@ -49,7 +49,7 @@ class Entries(Deserializer):
             without ``strict``.
 
         Raises:
-            ValueError: The entry is damaged or not an array.
+            ValueError: The entry is damaged.
         """
         value, present = None, object()
         try:
@@ -68,8 +68,6 @@ class Entries(Deserializer):
         if value is None:
             self.missing.append(key)
             return None
-        if not hasattr(value, "dtype") and not isinstance(value, (int, float)):
-            raise ValueError(f"{self.prefix}{key}: found {type(value).__name__}, expected an array")
         return numpy.asarray(value)
 
     def read_scalar(self, key: str, kinds: str, above: float, expected: str) -> Any:

@@ -9,7 +9,7 @@ import pickletools
 import numpy
 import pytest
 from checkpoint.make_pickles_of_1_0_0 import PICKLE, TRAINED, half, resume
-from checkpoint.training import copy_params, entries_of, load_from_dict
+from checkpoint.training import copy_params, entries_of, load_from_dict, mastered, masters_of, train
 from models import assert_same_bits
 
 CASES = ["new", "updated before", "without masters", "uninitialized"]
@@ -46,3 +46,18 @@ def test_a_checkpoint_saved_from_a_pickle_of_1_0_0_holds_the_masters(case):
     load_from_dict(entries_of(optimizer), resumed)
     copy_params(optimizer, resumed)
     assert_same_bits(resume(resumed), resume(optimizer))
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_a_master_loaded_without_a_state_is_compared_with_the_parameter(is_changed):
+    """1.0.0 noted such a master alone, for example of a frozen parameter."""
+    master = numpy.array([1 + 2**-15, 2, 3, 4], "f4")
+    optimizer = mastered(lr=0.0)
+    param = optimizer.target.p1
+    param.array[...] = 3 if is_changed else master
+    rule = param.update_rule
+    rule.__dict__["_master"] = master
+    param.update_rule = pickle.loads(pickle.dumps(rule))
+    train(optimizer, 1)
+    assert masters_of(optimizer)["/p1"].tolist() == ([3] * 4 if is_changed else master.tolist())
+    assert "_master" not in param.update_rule.__dict__
