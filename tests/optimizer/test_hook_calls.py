@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import chainer
 import numpy
 import pytest
 from both_classes import parametrize_class
@@ -248,6 +249,24 @@ def test_cleared_gradients_are_reallocated_around_every_hook_and_update(optimize
     optimizer.update(optimizer.target, *batches(1)[0])
     again = ("reallocate",)
     assert calls == [again, ("a",), again, ("b",), again, ("step", "W"), again, ("c",), again]
+
+
+@parametrize_class
+def test_gradient_of_a_parameter_that_a_rules_hook_puts_in_is_reallocated_too(optimizer_class):
+    """Hooks after the update find zeros, as in the parameters that were there before."""
+    optimizer = optimizer_class().setup(Perceptron())
+    layer = optimizer.target.l2
+    seen = []
+
+    def replace(rule, param):
+        with layer.init_scope():
+            layer.b = chainer.Parameter(param.array)
+        layer.b.cleargrad()
+
+    layer.b.update_rule.add_hook(replace, timing="post")
+    optimizer.add_hook(lambda optimizer: seen.append(layer.b.grad), "look", timing="post")
+    optimizer.update(optimizer.target, *batches(1)[0])
+    numpy.testing.assert_array_equal(seen, [numpy.zeros(layer.b.shape)])
 
 
 @parametrize_class

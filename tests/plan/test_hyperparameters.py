@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy
 import pytest
+from chainer.optimizer import Hyperparameter
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from models import snapshot_of
 from random_models import PerParameter, assert_same, plain, train_plain
@@ -75,3 +76,26 @@ def test_a_rule_of_create_update_rule_may_have_values_of_its_own(device):
     faster, expected = plain(Faster, device), plain(RMSpropGraves, device)
     expected.lr = 0.02
     assert_same(train_plain(faster, 0, 1, 2), train_plain(expected, 0, 1, 2))
+
+
+class TenfoldRate(Hyperparameter):
+    """A set whose learning rate is computed."""
+
+    @property
+    def lr(self):
+        """Ten times the inherited value."""
+        return 10 * self.parent.lr
+
+
+def test_each_rule_has_the_values_of_its_own_set_whatever_it_inherits_from(device):
+    """From another optimizer, or through a class that computes a value."""
+    optimizers = [train_plain(plain(cls, device), 0) for cls in on(device)]
+    for optimizer in optimizers:
+        other = type(optimizer)(lr=0.03, alpha=0.5, momentum=0.3, eps=1e-3)
+        rules = [param.update_rule for param in optimizer.target.params()]
+        rules[1].hyperparam = type(rules[1].hyperparam)(other.hyperparam)
+        rules[3].hyperparam = TenfoldRate(optimizer.hyperparam)
+        train_plain(optimizer, 1)
+        optimizer.lr, other.lr = 0.02, 0.04
+        train_plain(optimizer, 2)
+    assert_same(*optimizers)
