@@ -17,8 +17,8 @@ import pytest
 
 from rmsprop_graves.kernels import cupy as kernel
 
-# The compiler may not fuse a product and a sum.
-FLAGS = ("-ffp-contract=off",)
+# The compiler may not fuse a product and a sum. A vector that is not aligned stops the program: a GPU cannot load it.
+FLAGS = ("-ffp-contract=off", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
 
 # The type of a half, and names that CUDA's compiler knows by itself.
 DEFINITIONS = """

@@ -72,3 +72,15 @@ def test_a_cupy_that_is_too_old_is_refused(monkeypatch, version):
     kernel.load_cupy.cache_clear()
     with pytest.raises(ImportError, match=f"needs CuPy 12 or newer, found {version}; install cupy-cuda12x"):
         kernel.load_cupy()
+
+
+@pytest.mark.parametrize("version", ["12.0.0", "12.0.0rc1", "14.2.0"])
+def test_a_cupy_of_12_or_newer_is_taken(monkeypatch, version):
+    """Release candidates included."""
+    cupy = SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    kernel.load_cupy.cache_clear()
+    try:
+        assert kernel.load_cupy() is cupy
+    finally:
+        kernel.load_cupy.cache_clear()

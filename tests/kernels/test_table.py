@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy
@@ -154,6 +155,11 @@ def test_zeros_of_either_sign_are_different_hyperparameters(place):
     assert numpy.signbit(on_host(rows[0][4])) != numpy.signbit(on_host(rows[1][4]))
 
 
+def test_a_hyperparameter_too_large_for_the_dtype_is_infinite_without_a_warning(place):
+    """In float32, as in the kernel of one parameter."""
+    assert_steps_as_each(place, rows_of(place, 5, 3), [(1e300, *DEFAULTS[1:]), DEFAULTS])
+
+
 @pytest.mark.parametrize("span", [1 << 17, 1000])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_any_number_of_threads_has_the_same_bits(monkeypatch, count, span):
@@ -219,6 +225,23 @@ def test_rows_that_share_memory_cannot_be_stepped_at_once(place, column, overlap
     rows = rows_of(place, 50, 7, 50 + overlap)
     rows[0][column], rows[2][0] = room[:50], room[50 - overlap :]
     assert can_step(place, rows) == (overlap == 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_arrays_back_to_back_in_one_buffer_are_stepped_in_any_order(place, seed):
+    """As long as none begins an element early, in the end of the one before it; gradients, only read, may."""
+    sizes = numpy.repeat([7, 50, 20], 5)
+    order = numpy.random.RandomState(seed).permutation(len(sizes))
+    begins = numpy.zeros(len(sizes), int)
+    begins[order[1:]] = numpy.cumsum(sizes[order])[:-1]
+    room = place.to(numpy.arange(1, 1 + sizes.sum(), dtype="f4"))
+    arrays = [room[begin : begin + size] for begin, size in zip(begins, sizes)]
+    assert_steps_as_each(place, [arrays[:5], arrays[5:10], arrays[10:]], [DEFAULTS] * 3)
+    for before, one in zip(order, order[1:]):
+        early = list(arrays)
+        early[one] = room[begins[one] - 1 :][: sizes[one]]
+        are_gradients = before % 5 == one % 5 == 1
+        assert can_step(place, [early[:5], early[5:10], early[10:]]) == are_gradients
 
 
 # When it serves
@@ -342,6 +365,17 @@ def test_a_table_is_of_one_stream(on_gpu):
         other.step(other.locate(grads), [DEFAULTS])
     assert on_gpu.gpu.launches[-1].stream == stream.ptr
     assert not other.holds(params, *states)
+
+
+@pytest.mark.parametrize(("address", "serves"), [(2, False), (12345, True)], ids=["of each thread", "of all"])
+def test_a_table_of_a_threads_own_default_stream_serves_no_other_thread(on_gpu, monkeypatch, address, serves):
+    """CUDA gives these streams one address, 2, though they are different; any other stream is one for all threads."""
+    monkeypatch.setattr(on_gpu.gpu.stream(), "ptr", address)
+    params, _, *states = map(list, zip(*rows_of(on_gpu, 10)))
+    table = cupy_kernel.Table(params, *states)
+    assert table.holds(params, *states)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(table.holds, params, *states).result() == serves
 
 
 def test_the_stand_in_notices_memory_that_is_gone(on_gpu):
