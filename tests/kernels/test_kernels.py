@@ -6,6 +6,7 @@ import importlib
 import re
 
 import pytest
+from skips import not_installed
 
 from rmsprop_graves import kernels
 from rmsprop_graves.kernels import numpy as numpy_kernel
@@ -59,6 +60,18 @@ def test_a_numba_that_cannot_be_used_is_warned_of_once(import_error, error):
     assert kernels.on_cpu() is numpy_kernel  # a second warning would be an error
     with pytest.raises(type(error), match=re.escape(str(error))):
         kernels.use_on_cpu("numba")
+
+
+def test_the_compiled_kernel_imports_wherever_numba_compiles():
+    """Its tests are skipped where it does not import: a kernel that fails its own proof would go unnoticed."""
+    numba = pytest.importorskip("numba", exc_type=ImportError, reason=not_installed("numba"))
+    try:
+        assert numba.njit(lambda number: number + 1)(1) == 2
+    except Exception as error:
+        pytest.skip(f"Numba does not compile here: {error}")
+    if numba.config.DISABLE_JIT:
+        pytest.skip("NUMBA_DISABLE_JIT is set")
+    importlib.import_module("rmsprop_graves.kernels.numba")
 
 
 @pytest.mark.usefixtures("_unchosen")

@@ -91,6 +91,21 @@ def test_a_dynamic_scale_halves_at_an_infinite_gradient_and_then_grows_slowly(op
 
 @pytest.mark.filterwarnings("ignore:Non finite number found in param.grad:UserWarning")
 @parametrize_class
+def test_a_dynamic_scale_is_adapted_after_the_last_hook(optimizer_class):
+    """A scale that a hook sets after the second update doubles before the third."""
+
+    def set_scale(optimizer):
+        if optimizer.t == 2:
+            optimizer.set_loss_scale(64.0)
+
+    def configure(optimizer):
+        optimizer.loss_scaling()
+        optimizer.add_hook(set_scale, timing="post")
+
+    assert scales_of(optimizer_class, 4, configure=configure) == [1, 2, 128, 256]
+
+
+@parametrize_class
 def test_a_dynamic_scale_is_never_less_than_1(optimizer_class):
     """Infinite gradients halve it no further."""
     assert scales_of(optimizer_class, 5, overflows=range(4))[4] == 1
