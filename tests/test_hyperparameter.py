@@ -86,8 +86,9 @@ def test_a_negative_decay_or_eps_is_refused(name):
         {"lr": -1e-3},
         {"lr": 1.0001, "alpha": 1.05, "momentum": 1.0, "eps": 0.1001},
         {"lr": numpy.float32(0.5), "alpha": numpy.array(0.5), "momentum": 0, "eps": numpy.int64(1)},
+        {"lr": numpy.array(1, "u1"), "alpha": numpy.uint8(0), "momentum": numpy.array(0), "eps": numpy.array(1, "f2")},
     ],
-    ids=["ascent", "each default plus 0.1", "other number types"],
+    ids=["ascent", "each default plus 0.1", "other number types", "arrays of no dimensions"],
 )
 def test_other_numbers_are_accepted_and_kept_as_the_same_objects(values):
     """A negative lr ascends, and NumPy scalars are numbers. Chainer's own tests set each default plus 0.1."""

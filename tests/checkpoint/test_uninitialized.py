@@ -92,3 +92,24 @@ def test_states_loaded_before_the_parameter_is_initialized_get_its_dtype(load_en
     expected.update((f"/other/W/{name}", state) for name in ("n", "g", "delta"))
     assert {path: array.dtype for path, array in ends[0].items() if path.startswith("/other/W")} == expected
     assert_same_bits(*ends)
+
+
+def test_an_update_before_the_parameter_is_initialized_leaves_what_was_loaded_for_it(load_entries):
+    """In mixed precision: its float32 states and its float32 master, without which the float16 bits would differ."""
+    ends = []
+    with chainer.using_config("dtype", numpy.dtype("f2")):
+        saved, *optimizers = (partly_initialized() for _ in range(3))
+        for optimizer in (saved, *optimizers):
+            optimizer.use_fp32_update()
+        for _ in range(3):
+            call(saved, "other", 5)
+        for optimizer, is_updated in zip(optimizers, (True, False)):
+            load_entries(entries_of(saved), optimizer)
+            if is_updated:
+                call(optimizer, "called", 2)
+            optimizer.target.other(numpy.ones((1, 5), "f2"))
+            copy_params(saved, optimizer)
+            call(optimizer, "other", 5)
+            entries = entries_of(optimizer)
+            ends.append({key: entries[f"other/W/{key}"] for key in ("n", "g", "delta", "fp32_param")})
+    assert_same_bits(*ends)

@@ -205,6 +205,33 @@ def test_a_cupy_that_finds_no_gpu_is_no_reason_to_go_on_without_a_word(move):
     assert "trained on the CPU" in output
 
 
+def devices_of_states(param):
+    """The number of the GPU that each state lies on."""
+    return {state.data.device_id for state in param.update_rule.state.values()}
+
+
+def test_states_follow_their_parameter_to_another_gpu(gpu):
+    """At the next update, with their values; others on that GPU have states there from the beginning."""
+    model = model_on((GPUS[0], "f4"), (GPUS[1], "f4"))
+    stays, moves = (update(build(RMSpropGraves, model), model, 0, 1) for _ in range(2))
+    moved = moves.target
+    moved.to_device(GPUS[1])
+    for optimizer in (stays, moves):
+        update(optimizer, model, 2, 3)
+    assert [devices_of_states(param) for param in moved.params()] == [{1}, {1}]
+    assert_same(stays, moves)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_state_is_made_on_its_parameters_gpu():
+    """Whichever is current."""
+    param = build(RMSpropGraves, model_on((GPUS[1], "f4"))).target.p0
+    param.update_rule._state = {}
+    param.update_rule.init_state(param)
+    assert Device.current_id() == 0
+    assert devices_of_states(param) == {1}
+
+
 def test_a_gradient_on_another_device_is_refused(gpu):
     """By CuPy, if one device cannot read the other's memory."""
     model = model_on(*[(GPUS[0], "f4")] * 3)
