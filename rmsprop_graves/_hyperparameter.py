@@ -1,4 +1,4 @@
-"""The four hyperparameters: their defaults and what they may be."""
+"""The four hyperparameters: their defaults and their validation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ NAMES = tuple(DEFAULTS)
 
 
 class Hyperparameter(_ChainerHyperparameter):
-    """Chainer's hyperparameter set, which refuses a value of the four that cannot work when it is assigned.
+    """Chainer's hyperparameter set, which checks lr, alpha, momentum and eps when they are assigned.
 
-    Accepted are real numbers and zero-dimensional arrays of them, kept as they are given.
+    Each must be a finite real number or a zero-dimensional array of one; alpha, momentum and eps must be >= 0. The
+    object is stored as it is given.
 
     Raises:
         TypeError: The value is not a real number.
-        ValueError: The value is NaN, infinite, or negative where it must not be; lr may be (ascent).
+        ValueError: The value is NaN or infinite, or alpha, momentum or eps is negative.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -30,7 +31,7 @@ class Hyperparameter(_ChainerHyperparameter):
 
 def as_floats(hyperparam: _ChainerHyperparameter) -> dict[str, float]:
     """The four values, own or inherited, as Python floats."""
-    # Chainer's way to an inherited value takes ten times as long as to an own one.
+    # Chainer takes ten times as long to find an inherited value as an own one.
     while type(hyperparam) is Hyperparameter and [*hyperparam.__dict__] == ["_parent"] and hyperparam._parent:
         hyperparam = hyperparam._parent
     return {name: float(getattr(hyperparam, name)) for name in NAMES}

@@ -19,8 +19,9 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
     Args:
         file: Path of the file, or a file opened in binary mode.
         obj: The object to load, such as an optimizer, a model or a trainer.
-        path: Prefix of the object's entries in the file.
-        strict: Whether a missing entry is an error.
+        path: Prefix of the object's entries in the file, such as ``'updater/model:main/'`` in a trainer's snapshot
+            (default: ``''``).
+        strict: Whether a missing entry is an error (default: True).
 
     Raises:
         ValueError: An entry is a pickled object, an entry's header cannot be read, or the file is not in the npz
@@ -37,7 +38,7 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
             "chainer.serializers.load_npz loads it from a source that you trust"
         )
     entries = numpy.load(file, allow_pickle=False)
-    # NumPy looks at the beginning of a file, zipfile at its end.
+    # NumPy reads the format from the first bytes of a file, zipfile from the last, so the two can disagree.
     if not isinstance(entries, numpy.lib.npyio.NpzFile):
         raise ValueError(f"{_name_of(file)}: it is not in the npz format (it begins as another)")
     with entries:
@@ -70,7 +71,7 @@ def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
             version = read.read_magic(entry)
             _, _, dtype = (read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0)(entry)
             return dtype.hasobject
-    except Exception as error:  # a file may be broken in any way
+    except Exception as error:  # a broken header can raise anything
         raise ValueError(f"{name}: it cannot be read ({type(error).__name__}: {error})") from error
 
 

@@ -1,4 +1,4 @@
-"""The optimizer of a whole model."""
+"""The optimizer: hyperparameters, updates and checkpoints of a whole model."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ class RMSpropGraves(GradientMethod):
         \Delta &\leftarrow \mu \Delta - \mathrm{lr}\, x / \sqrt{\max(n - g^2, 0) + \epsilon} \\
         w &\leftarrow w + \Delta
 
-    from :math:`n = g = \Delta = 0`. On a CPU, float32 and float64 parameters and states have the same bits as
-    those of ``chainer.optimizers.RMSpropGraves``, but where rounding makes :math:`n - g^2` negative: there
-    Chainer's become NaN or far too large. float16 is computed in float32.
+    from :math:`n = g = \Delta = 0`. On a CPU, float32 and float64 results are bit-identical to Chainer's own class,
+    except where rounding makes :math:`n - g^2` negative: there Chainer's class gives NaN or far too large steps.
+    float16 is computed in float32.
 
     Args:
-        lr: Step size; already inside the momentum term.
-        alpha: Decay rate of the running mean of the gradient and of its square.
-        momentum: Decay rate :math:`\mu` of the step :math:`\Delta`.
-        eps: Added inside the root, so in units of squared gradient. With 0, an element whose gradient has not
-            varied yet divides by zero.
+        lr: Step size, already inside the momentum term; any finite number, a negative one ascends (default: 1e-4).
+        alpha: Decay rate of the running means :math:`g` and :math:`n` of the gradient and its square; >= 0, and
+            below 1 for a mean (default: 0.95).
+        momentum: Decay rate :math:`\mu` of the step :math:`\Delta`; >= 0, and below 1 for a step that decays
+            (default: 0.9).
+        eps: Added inside the root, so in units of squared gradient; >= 0 (default: 1e-4). With 0, an element whose
+            gradient has not varied yet divides by zero.
 
     Raises:
         TypeError: A value is not a real number.
@@ -65,7 +67,7 @@ class RMSpropGraves(GradientMethod):
         for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
             setattr(self.hyperparam, name, value)
 
-    # Made at the first update of a model, also where a subclass has an __init__ of its own.
+    # The first update of a model makes the plan. A class attribute, because a subclass may not call __init__.
     _plan: Any = None
 
     lr = HyperparameterProxy("lr")
@@ -78,20 +80,20 @@ class RMSpropGraves(GradientMethod):
         return f"{type(self).__name__}({values})"
 
     def create_update_rule(self) -> RMSpropGravesRule:
-        """A rule whose hyperparameters are this optimizer's until they are set on the rule itself."""
+        """Returns a new rule, which inherits every hyperparameter that is not set on the rule itself."""
         return RMSpropGravesRule(self.hyperparam)
 
     def setup(self, link: Any) -> RMSpropGraves:
-        """Makes this the optimizer of a model, with new rules, states and hooks, and returns it.
+        """Sets the model to update, with new rules, no states and no hooks. Returns the optimizer.
 
         Args:
             link: The model.
 
         Raises:
-            TypeError: It is no link.
-            ImportError: The model is on a GPU, and CuPy is older than the update is made for.
+            TypeError: ``link`` is not a ``chainer.Link``.
+            ImportError: The model is on a GPU, and CuPy is too old.
         """
-        # What is no link is refused by Chainer.
+        # Chainer raises the TypeError.
         if isinstance(link, Link) and any(isinstance(param.device, GpuDevice) for param in link.params()):
             kernels.on_gpu()
         self._plan = None
@@ -100,19 +102,19 @@ class RMSpropGraves(GradientMethod):
     def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:
         """Updates every parameter once.
 
-        In this order: the gradients of ``lossfun``, hooks of timing ``'pre'``, the step, hooks of timing ``'post'``.
-        Under dynamic loss scaling an update whose gradients are not finite makes no step.
+        Computes the gradients of ``lossfun``, calls the hooks with timing ``'pre'``, steps every parameter, and calls
+        the hooks with timing ``'post'``. With dynamic loss scaling, gradients that are not finite skip the step.
 
         Args:
-            lossfun: Called with the other arguments; what it returns is differentiated. Without it, the parameters'
-                gradients are taken as they are.
-            *args: Given to ``lossfun``.
-            **kwds: Given to ``lossfun``.
+            lossfun: Called with the other arguments; returns the loss to differentiate (default: None, to use the
+                gradients that the parameters already have).
+            *args: Passed to ``lossfun``.
+            **kwds: Passed to ``lossfun``.
 
         Raises:
             RuntimeError: The optimizer is not set up.
-            ValueError: A gradient or a state is of another shape than its parameter; no parameter has moved.
-            TypeError: A gradient is no array of real numbers; no parameter has moved.
+            ValueError: A gradient or a state has another shape than its parameter; no parameter has been stepped.
+            TypeError: A gradient is not an array of real numbers; no parameter has been stepped.
         """
         self._check_set_up()
         if lossfun is not None:
@@ -147,21 +149,21 @@ class RMSpropGraves(GradientMethod):
         self.update_loss_scale()
 
     def reallocate_cleared_grads(self) -> None:
-        """Gives each parameter without a gradient one of zeros; called after every hook and around the step."""
-        # Chainer's own takes 2 to 3 microseconds a parameter to find nothing to do.
+        """Sets missing gradients to zeros. Called before and after every hook, and before and after the step."""
+        # Chainer's method takes 2 to 3 microseconds for each parameter even if no gradient is missing.
         if _lacks_grad(self.target.params()):
             super().reallocate_cleared_grads()
 
     def _reallocate_cleared_grads_of(self, params: list[Any]) -> None:
-        # A subclass may have its own; otherwise a walk over the model would find the same parameters.
+        # The list saves a walk over the model. A subclass may override the method, so it is called in any case then.
         if type(self).reallocate_cleared_grads is not RMSpropGraves.reallocate_cleared_grads or _lacks_grad(params):
             self.reallocate_cleared_grads()
 
     def serialize(self, serializer: Any) -> None:
-        """Saves or loads t, epoch, the scale of dynamic loss scaling, and of each rule t, state and float32 master.
+        """Saves or loads t, epoch, the dynamic loss scale, and each rule's t, state and float32 master.
 
-        The model saves the parameters. Loading is all or nothing: everything is read and checked before anything is
-        written. Each state is converted to its parameter's dtype.
+        The parameters are not included: save the model too. Loading is all or nothing: everything is read and checked
+        before anything is written. Each state is converted to its parameter's dtype.
 
         Raises:
             RuntimeError: The optimizer is not set up.
@@ -176,7 +178,7 @@ class RMSpropGraves(GradientMethod):
 
 
 def _lacks_grad(params: Iterable[Any]) -> bool:
-    # Half the time of `any`.
+    # A list takes half the time of `any` with a generator.
     return bool([param for param in params if param._grad is None and param._grad_var is None])
 
 

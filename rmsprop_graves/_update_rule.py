@@ -1,4 +1,4 @@
-"""One parameter's state and step."""
+"""The update rule: the state and the step of one parameter."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ for _name, _value in DEFAULTS.items():
 class RMSpropGravesRule(UpdateRule):
     """Update rule of one parameter; see :class:`RMSpropGraves` for the formula.
 
-    The state holds ``n``, ``g`` and ``delta``, arrays of the parameter's shape and dtype that are updated in
-    place and start at zero.
+    The state holds ``n``, ``g`` and ``delta``: arrays of the parameter's shape and dtype, which start at zero and are
+    updated in place.
 
     Args:
-        parent_hyperparam: The set of values to inherit from, such as an optimizer's ``hyperparam`` (default: the
+        parent_hyperparam: The hyperparameters to inherit from, such as an optimizer's ``hyperparam`` (default: the
             defaults of :class:`RMSpropGraves`).
         lr: Step size of this parameter; any finite number (default: inherited, as for all four).
-        alpha: Decay rate of ``n`` and ``g``; 0 or more, and less than 1 for a mean.
-        momentum: Decay rate of ``delta``; 0 or more, and less than 1 for a step that fades.
-        eps: Added inside the root, in units of squared gradient; 0 or more.
+        alpha: Decay rate of ``n`` and ``g``; >= 0, and below 1 for a running mean.
+        momentum: Decay rate of ``delta``; >= 0, and below 1 for a step that decays.
+        eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
         TypeError: A value is not a real number.
         ValueError: A value is NaN or infinite, or alpha, momentum or eps is negative.
     """
 
-    # Read by Chainer: no element of the step depends on another.
+    # Chainer reads this: no element of the step depends on another.
     is_elementwise = True
 
     def __init__(
@@ -59,11 +59,11 @@ class RMSpropGravesRule(UpdateRule):
         return f"<{type(self).__name__}({values}) t={self.t}{'' if self.enabled else ' disabled'}>"
 
     _fp32_param: Any
-    # Loading sets this on the instance; the next update settles and ends it.
+    # Loading sets this on the instance. The next update decides on the dtype of the states and clears it.
     _unsettled = False
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        """Restores a pickle or a copy. Version 1.0.0 used other attributes from loading to the next update."""
+        """Restores a pickle or a copy. A pickle of 1.0.0 has other attributes between loading and the next update."""
         self.__dict__.update(attributes)
         is_loaded = self.__dict__.pop("_is_loaded", False)
         master = self.__dict__.pop("_master", None)
@@ -87,10 +87,11 @@ class RMSpropGravesRule(UpdateRule):
             _checkpoint.save_rule(self, serializer)
 
     def update(self, param: Any) -> None:
-        """Updates a parameter, and calls the hooks of the rule.
+        """Updates a parameter and calls the rule's hooks. Does nothing if the rule is disabled.
 
         Args:
-            param: The parameter; nothing happens if it is not initialized or the rule is not enabled.
+            param: The parameter. If it is uninitialized, no step is made, but t counts the update and hooks are
+                called.
         """
         if self._unsettled and param.array is not None:
             _checkpoint.settle(self, param)
@@ -102,11 +103,11 @@ class RMSpropGravesRule(UpdateRule):
         super().update(param)
 
     def _create_uninitialized_parameter(self, dtype: Any, name: str | None) -> Any:
-        # Chainer 7.8.1's cannot be pickled, and reading its gradient fails in the middle of an update.
+        # Chainer 7.8.1 would make one that cannot be pickled and whose gradient cannot be read during an update.
         return _checkpoint.new_master(chainer.initializers.NaN(dtype), name)
 
     def _init_states(self, param: Any) -> None:
-        # Chainer sends every state to the device at every update, which takes longer than the step on a GPU.
+        # Chainer sends every state to the device at every update. On a GPU that takes longer than the step.
         if not self.state or not _share_device(param.array, self.state.values()):
             super()._init_states(param)
 
@@ -117,10 +118,11 @@ class RMSpropGravesRule(UpdateRule):
                 self.state[name] = param.device.xp.zeros_like(param.array)
 
     def update_core_cpu(self, param: Any) -> None:
-        """Steps a parameter with NumPy arrays; one without a gradient stays as it is.
+        """Steps a parameter on a CPU. Does nothing if it has no gradient.
 
         Raises:
-            TypeError: An array is not NumPy's, such as iDeep's, or the gradient does not hold real numbers.
+            TypeError: An array is not a ``numpy.ndarray`` but, for example, iDeep's; or the gradient's dtype is not
+                real.
             ValueError: The gradient or a state has another shape than the parameter.
         """
         arrays = self._arrays(param)
@@ -135,10 +137,10 @@ class RMSpropGravesRule(UpdateRule):
             kernels.on_cpu().step(*arrays, **as_floats(self.hyperparam))
 
     def update_core_gpu(self, param: Any) -> None:
-        """Steps a parameter with CuPy arrays; one without a gradient stays as it is.
+        """Steps a parameter on a GPU. Does nothing if it has no gradient.
 
         Raises:
-            TypeError: The gradient does not hold real numbers.
+            TypeError: The gradient's dtype is not real.
             ValueError: The gradient or a state has another shape than the parameter.
         """
         arrays = self._arrays(param)
@@ -146,14 +148,14 @@ class RMSpropGravesRule(UpdateRule):
             kernels.on_gpu().step(*arrays, **as_floats(self.hyperparam))
 
     def _arrays(self, param: Any) -> tuple[Any, ...]:
-        """The arrays of a step in the kernels' order, checked; empty without a gradient."""
+        """The arrays of a step in the kernels' order, after a check; an empty tuple without a gradient."""
         grad = param.grad
         if grad is None:
             return ()
         array, state = param.array, self.state
         n, g, delta = state["n"], state["g"], state["delta"]
         dtype, shape = array.dtype, array.shape
-        # Most arrays are alike: one look is faster than `refuse_misfits` on each.
+        # Usually all five match. This test is faster than `refuse_misfits`.
         if not (
             type(array) is type(grad) is type(n) is type(g) is type(delta)
             and dtype.kind == "f"
@@ -182,7 +184,7 @@ def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | Non
 
     Raises:
         ValueError: An array has another shape, even one that could be broadcast.
-        TypeError: The gradient is not an array of real numbers, or a state is not one of floating-point numbers.
+        TypeError: The gradient is not an array of real numbers, or a state not an array of floating-point numbers.
     """
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
     if state:

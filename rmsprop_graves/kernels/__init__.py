@@ -1,14 +1,15 @@
-"""The four lines of the rule, once for each kind of array.
+"""The four lines of the rule as kernels: one in NumPy, one compiled by Numba, one in CUDA through CuPy.
 
-Every kernel takes plain arrays through one signature,
-``step(param, grad, n, g, delta, *, lr, alpha, momentum, eps)``, and knows nothing of Chainer.
+Every kernel has the function ``step(param, grad, n, g, delta, *, lr, alpha, momentum, eps)``, which takes arrays and
+does not depend on Chainer.
 
-All kernels give the same bits, on a CPU and on a GPU. NumPy arrays are stepped by the compiled kernel where Numba is
-installed and by NumPy otherwise.
-:func:`on_cpu` says which; the environment variable ``RMSPROP_GRAVES_CPU_KERNEL`` or :func:`use_on_cpu` forces one.
+All kernels are bit-identical, on a CPU and on a GPU. On a CPU the kernel compiled by Numba is used if Numba is
+installed, otherwise the NumPy kernel.
+:func:`on_cpu` returns it; the environment variable ``RMSPROP_GRAVES_CPU_KERNEL`` or :func:`use_on_cpu` chooses one.
 
-Large parameters and models are divided among threads, to the same bits: one for each core that the process may use,
-or ``OMP_NUM_THREADS`` if that is fewer. :func:`get_num_threads` says how many, :func:`set_num_threads` sets it.
+With Numba, large parameters and models are divided among threads: one for each core that the process may use, or
+``OMP_NUM_THREADS`` if that is fewer. :func:`get_num_threads` returns the number and :func:`set_num_threads` sets it.
+The bits do not depend on it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _on_cpu: ModuleType | None = None
 
 
 def on_cpu() -> ModuleType:
-    """The kernel that steps NumPy arrays. Numba is imported when it is first asked for.
+    """Returns the kernel that steps NumPy arrays. The first call chooses it, and may import Numba.
 
     Raises:
-        ValueError: ``RMSPROP_GRAVES_CPU_KERNEL`` names no kernel.
-        ImportError: ``RMSPROP_GRAVES_CPU_KERNEL`` asks for Numba, which cannot be imported.
+        ValueError: ``RMSPROP_GRAVES_CPU_KERNEL`` is not the name of a kernel.
+        ImportError: ``RMSPROP_GRAVES_CPU_KERNEL`` is ``numba``, and Numba cannot be imported.
     """
     if _on_cpu is None:
         use_on_cpu(os.environ.get(_VARIABLE) or "auto")
@@ -43,14 +44,15 @@ def on_cpu() -> ModuleType:
 
 
 def use_on_cpu(name: str) -> None:
-    """Chooses the kernel that steps NumPy arrays from here on.
+    """Chooses the kernel that steps NumPy arrays from now on.
 
     Args:
-        name: ``'numba'``, ``'numpy'``, or ``'auto'`` for Numba's where it can be imported and else NumPy's.
+        name: ``'numba'``, ``'numpy'``, or ``'auto'`` for Numba if it works here and NumPy otherwise.
 
     Raises:
         ValueError: There is no such kernel.
-        ImportError: Numba is asked for and cannot be imported. What it raises where it cannot compile is raised too.
+        ImportError: ``name`` is ``'numba'``, and Numba cannot be imported. If Numba cannot compile, its own error is
+            raised.
     """
     global _on_cpu
     if name not in _NAMES:
@@ -60,10 +62,10 @@ def use_on_cpu(name: str) -> None:
 
 @functools.lru_cache(maxsize=None)
 def on_gpu() -> ModuleType:
-    """The kernel that steps CuPy arrays.
+    """Returns the kernel that steps CuPy arrays.
 
     Raises:
-        ImportError: CuPy is missing, or older than the kernel is made for.
+        ImportError: CuPy is missing or too old.
     """
     kernel = _kernel("cupy")
     kernel.load_cupy()
@@ -74,7 +76,7 @@ def _best() -> ModuleType:
     try:
         return _kernel("numba")
     except Exception as error:
-        # Numba is an extra. One that is there says here what it lacks, such as a NumPy as old as it.
+        # Numba is optional: warn only if it is installed and does not work, with too new a NumPy for example.
         if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
             warnings.warn(
                 f"Numba cannot be used ({type(error).__name__}: {error}). "

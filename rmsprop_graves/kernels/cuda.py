@@ -1,9 +1,9 @@
-"""The step in CUDA C++, and what has to be known to compile and launch it. It needs no CuPy.
+"""The step in CUDA C++, with the types, names and sizes to compile and launch it. Does not import CuPy.
 
-CUDA would round otherwise than a CPU: its compiler fuses a product and a sum into one rounding, and CuPy has it flush
-subnormal float32 numbers to zero. So the arithmetic is written in PTX, where each instruction rounds its result to
-nearest and keeps subnormal numbers. Other compilers get plain operators, and must not fuse them
-(``-ffp-contract=off``).
+Plain CUDA C++ would not give the bits of a CPU: the compiler fuses a multiplication with an addition, and CuPy makes it
+flush subnormal float32 numbers to zero. So the arithmetic is inline PTX, whose instructions round to nearest and keep
+subnormal numbers. Other compilers get plain operators and must not fuse
+them (``-ffp-contract=off``).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy
 
 from rmsprop_graves.kernels.hyperparameters import NAMES
 
-#: For each dtype's character the C++ type stored in an array and the type computed in.
+#: By dtype character: the C++ types of an array's elements and of the arithmetic.
 TYPES = {"e": ("__half", "float"), "f": ("float", "float"), "d": ("double", "double")}
-#: The names of these dtypes.
+#: NumPy's names of the same dtypes.
 DTYPES = tuple(numpy.dtype(char).name for char in TYPES)
-# By the type computed in: NumPy's name, and PTX's type, register constraint, zero and largest finite number.
+# By arithmetic type: NumPy's name; PTX's type, register constraint and zero; the largest finite number.
 _COMPUTED = {
     "float": ("float32", "f32", "f", "0f00000000", "3.402823466385288598e+38f"),
     "double": ("float64", "f64", "d", "0d0000000000000000", "1.797693134862315708e+308"),
 }
 
-# `Real` is a number with NumPy's rounding. LOADED makes the compiler load a number where it stands: it would move the
-# load of delta down to its use, below root and quotient, and each thread would wait for memory twice.
+# The operators of `Real` round as NumPy does. LOADED keeps a load where it stands: the compiler would move the load of
+# delta below the square root and the division, and each thread would wait for memory twice.
 PREAMBLE = """
 typedef %(computed)s C;
 
@@ -45,7 +45,7 @@ __device__ __forceinline__ Real root(Real a) {
     asm("sqrt.rn.%(ptx)s %%0, %%1;" : "=%(constraint)s"(result) : "%(constraint)s"(a.value));
     return result;
 }
-// The compiler's own comparison would take a subnormal number for zero.
+// Because subnormals are flushed, the compiler's own comparison would treat them as zero.
 #define CHOICE(name, symbol, instruction) \\
     __device__ __forceinline__ Real name(Real a, Real yes, Real no) { \\
         C result; \\
@@ -77,15 +77,15 @@ __device__ __forceinline__ Real capped(Real a) {
     return largest < a.value ? largest : a.value < -largest ? -largest : a.value;
 }
 
-// Infinity times zero would be NaN: a rate of zero forgets an infinite number too.
+// Infinity times zero would be NaN: a rate of zero resets an infinite state too.
 __device__ __forceinline__ Real decayed(Real a, Real rate) { return if_zero(rate, capped(a), a) * rate; }
 
-// Infinity less infinity would be NaN: an infinite parameter stays infinite.
+// Infinity minus infinity would be NaN: an infinite parameter stays infinite.
 __device__ __forceinline__ Real moved(Real w, Real by) { return w + (is_nan(w + by) ? capped(by) : by); }
 """
 
-# What the kernels compute for one element. `T` is the type stored. Load everything, compute, store everything: a store
-# between two loads would make the compiler load again.
+# The step of one element, which both kernels share. `T` is the element type. All loads come first and all stores last:
+# a store between them would make the compiler load again.
 IN_PARAMS = ", ".join(["T grad", *(f"C {name}" for name in NAMES)])
 OUT_PARAMS = "T param, T n, T g, T delta"
 STEP = """
@@ -107,9 +107,9 @@ STEP = """
 """
 NAME = "rmsprop_graves_step"
 
-# The kernel of a table. A block steps one chunk of one parameter: in vectors of 16 bytes where all five arrays are
-# aligned for them, and element by element otherwise, the rest of a vector included. The gradients' addresses and the
-# hyperparameters change from step to step. They are passed by value, so no copy to the device precedes a launch.
+# The kernel of a table. A block steps one chunk of one parameter. It uses vectors of 16 bytes if all five arrays are
+# aligned to 16 bytes, and single elements otherwise and for the remainder. The gradients' addresses and the
+# hyperparameters change with every step; they are passed by value, so that no copy to the device precedes a launch.
 TABLE_SOURCE = """
 #include <cuda_fp16.h>
 
@@ -191,13 +191,13 @@ extern "C" __global__ void __launch_bounds__(%(threads)d) %(name)s(const Launch 
 }
 """
 TABLE_NAME = "rmsprop_graves_step_table"
-#: Threads of a block.
+#: Threads per block.
 THREADS = 256
-#: Bytes of one array that a block steps: four vectors for each thread.
+#: Bytes of each array that a block steps: four vectors per thread.
 CHUNK_BYTES = 4 * 16 * THREADS
-#: Parameters and different sets of hyperparameters of a launch, as many as 4 KiB of arguments hold.
+#: The most parameters and different hyperparameter sets of a launch: its arguments are limited to 4 KiB.
 ROWS, SETS = 400, 8
-#: A row's number and the chunk's number in it.
+#: The index of a row, and the index of the chunk within that row.
 CHUNK = numpy.dtype([("row", numpy.uint32), ("place", numpy.uint32)])
 
 
@@ -205,9 +205,9 @@ def elementwise(computed: str) -> dict[str, str]:
     """The arguments of ``cupy.ElementwiseKernel`` for the step of one parameter.
 
     Args:
-        computed: The type computed in, ``'float'`` or ``'double'``.
+        computed: The C++ type of the arithmetic, ``'float'`` or ``'double'``.
     """
-    # CuPy tells a type letter from the arrays that have it (cupy/cupy#2091), and only scalars have C.
+    # CuPy infers a type letter from array arguments only (cupy/cupy#2091), and only scalars have the type C.
     in_params = IN_PARAMS.replace("C ", f"{_COMPUTED[computed][0]} ")
     return {
         "in_params": in_params,
@@ -219,7 +219,7 @@ def elementwise(computed: str) -> dict[str, str]:
 
 
 def table_source(char: str) -> str:
-    """The source of a table's kernel.
+    """The source code of a table's kernel.
 
     Args:
         char: The dtype's character, a key of :data:`TYPES`.
@@ -241,7 +241,7 @@ def table_source(char: str) -> str:
 
 
 def launch_layout(char: str) -> numpy.dtype:
-    """The layout of the one argument of a table's kernel, ``Launch`` in its source.
+    """The structured dtype of the kernel's only argument, ``Launch`` in :data:`TABLE_SOURCE`.
 
     Args:
         char: The dtype's character, a key of :data:`TYPES`.

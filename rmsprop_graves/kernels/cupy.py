@@ -1,4 +1,4 @@
-"""The step on CuPy arrays: fused kernels, of one parameter and of many, that read and write each array once."""
+"""The step on CuPy arrays: a fused kernel for one parameter, and one for many. Each reads and writes an array once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rmsprop_graves.kernels import cuda
 from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
+# The oldest major version that passes a structure to a kernel by value.
 OLDEST = 12
-# CUDA's name for the default stream of the thread that asks.
+# CUDA's handle of the calling thread's default stream.
 _PER_THREAD = 2
 
 
@@ -22,24 +23,23 @@ def step(
 ) -> None:
     """Steps one parameter in place: writes param, n, g and delta, with the bits of the NumPy kernel.
 
-    It runs on the current stream of the current device, on arrays of any memory layout, and waits for
-    nothing. float16 is computed in float32 and rounded once when it is stored, float32 and float64 in
-    themselves.
+    Runs asynchronously on the current stream of the current device. Arrays may have any memory layout. float16 is
+    computed in float32 and rounded once when stored; float32 and float64 are computed in their own dtype.
 
     Args:
-        param: The parameter, of any shape, float16, float32 or float64.
+        param: The parameter, of any shape; float16, float32 or float64.
         grad: Its gradient, of the same shape and dtype.
-        n: Running mean of the squared gradient, likewise.
-        g: Running mean of the gradient, likewise.
-        delta: The last step, likewise.
-        lr: Step size.
-        alpha: Decay rate of ``n`` and ``g``.
-        momentum: Decay rate of ``delta``.
-        eps: Added inside the root, so in units of squared gradient.
+        n: Running mean of the squared gradient, of the same shape and dtype.
+        g: Running mean of the gradient, of the same shape and dtype.
+        delta: The last step, of the same shape and dtype.
+        lr: Step size; any finite number.
+        alpha: Decay rate of ``n`` and ``g``; >= 0.
+        momentum: Decay rate of ``delta``; >= 0.
+        eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` is another.
-        ImportError: CuPy is older than the kernel is made for.
+        TypeError: ``param`` has another dtype.
+        ImportError: CuPy is missing or too old.
     """
     types = cuda.TYPES.get(param.dtype.char)
     if types is None:
@@ -48,13 +48,13 @@ def step(
 
 
 class Table(_table.Table):
-    """Parameters and their states by the addresses of their arrays, stepped in one launch.
+    """Addresses of parameters and states in the device's memory, for stepping all of them in one launch.
 
-    The addresses lie in the memory of the device, copied there when the table is made. It belongs to the device and
-    the stream that are current then. Neither making it nor a step waits for the device.
+    The constructor copies the addresses to the current device, on the current stream; the table belongs to both.
+    Neither the constructor nor a step waits for the device.
 
-    Every array must lie on that device, be C-contiguous and of the parameter's shape and dtype: float16, float32 or
-    float64. More than one launch is needed for more than `ROWS` parameters or `SETS` different hyperparameters.
+    Every array must be C-contiguous and on that device, and have the parameter's shape and dtype: float16, float32 or
+    float64. More than `ROWS` parameters or `SETS` different hyperparameter sets need several launches.
     """
 
     def _locate_columns(self) -> numpy.ndarray | None:
@@ -70,7 +70,7 @@ class Table(_table.Table):
         addresses = numpy.array([_addresses(column) for column in self._columns])
         rows = numpy.stack([*addresses, self._sizes], axis=1)
         counts = -(-self._nbytes // cuda.CHUNK_BYTES)
-        # The number of chunks before each parameter, and of all.
+        # The number of chunks before each parameter, and the total.
         self._chunk_bounds = numpy.cumsum([0, *counts]).tolist()
         chunks = numpy.empty(self._chunk_bounds[-1], cuda.CHUNK)
         chunks["row"] = numpy.repeat(numpy.arange(len(rows)), counts)
@@ -80,7 +80,7 @@ class Table(_table.Table):
         launch = numpy.zeros(1, cuda.launch_layout(dtype.char))
         launch["rows"] = self._on_device.data.ptr
         self._chunks_at = self._on_device.data.ptr + rows.nbytes
-        # The fields that change, and the whole as bytes, which CuPy packs five times as fast as a structured array.
+        # The fields that change, and the argument as raw bytes: CuPy packs them five times as fast as a structure.
         self._fields = {name: launch[name] for name in ("chunks", "first")}
         self._fields.update({name: launch[name][0] for name in ("grads", "hyperparameters", "set")})
         self._packed: Any = None
@@ -101,7 +101,7 @@ class Table(_table.Table):
         return numpy.array(addresses, numpy.intp)
 
     def _is_as_it_was(self) -> bool:
-        # On another stream the addresses might not be there yet, and be gone before they have been read.
+        # On another stream a launch could run before the addresses are copied, or after their memory is reused.
         return self._stream == _stream() and self._shapes == [param.shape for param in self._columns[0]]
 
     def _fits(self, shape: tuple[int, ...], array: Any) -> bool:
@@ -126,13 +126,13 @@ class Table(_table.Table):
             first += len(piece)
 
     def _launch(self, first: int, grads: numpy.ndarray, sets: numpy.ndarray, set_of: bytes) -> None:
-        """Steps as many parameters from `first` on as there are gradients."""
+        """Steps `len(grads)` parameters, starting with number `first`."""
         begin, end = self._chunk_bounds[first], self._chunk_bounds[first + len(grads)]
         if begin == end:
             return
         fields = self._fields
         fields["grads"][: len(grads)] = grads
-        # The rest is most often that of the last launch.
+        # The other fields rarely differ from the last launch.
         rest = first, sets.tobytes(), set_of
         if rest != self._packed:
             self._packed = rest
@@ -146,7 +146,7 @@ class Table(_table.Table):
 
 def _is_contiguous(array: Any) -> bool:
     try:
-        # `flags` takes ten times as long.
+        # The public `flags` takes ten times as long.
         return array._c_contiguous  # type: ignore[no-any-return]
     except AttributeError:
         return array.flags.c_contiguous  # type: ignore[no-any-return]
@@ -157,17 +157,17 @@ def _addresses(arrays: list[Any]) -> numpy.ndarray:
 
 
 def _stream() -> tuple[int, int]:
-    """The current stream. Each thread's own default stream has the same address in every thread."""
+    """The current stream's handle and, as per-thread default streams all have the same handle, their thread."""
     address = load_cupy().cuda.get_current_stream().ptr
     return address, threading.get_ident() if address == _PER_THREAD else 0
 
 
 @functools.lru_cache(maxsize=None)
 def load_cupy() -> Any:
-    """CuPy, imported when it is first asked for.
+    """Imports and returns CuPy.
 
     Raises:
-        ImportError: It is missing, or older than the kernel is made for.
+        ImportError: CuPy is missing or too old.
     """
     import cupy
 

@@ -1,4 +1,4 @@
-"""The step on NumPy arrays in one compiled pass over memory."""
+"""The step on NumPy arrays, compiled by Numba: one pass over memory."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def step(
 ) -> None:
     """Steps one parameter in place: writes param, n, g and delta, with the bits of the NumPy kernel.
 
-    Contiguous float32 and float64 arrays in native byte order are stepped in one compiled pass, which warns of
-    no overflow. Any others go to the NumPy kernel, float16 among them, which Numba does not compile for a CPU.
-    The first step of each dtype compiles, or reads from disk what an earlier process compiled.
+    Contiguous float32 and float64 arrays in native byte order are stepped in one compiled pass, which does not warn
+    of overflow. The NumPy kernel steps all others, also float16, which Numba cannot compile for a CPU. Importing this
+    module compiles the loop for both dtypes, or loads it from Numba's cache on disk.
 
     Args:
         param: The parameter, of any shape and a real floating dtype.
-        grad: Its gradient, of the same shape.
-        n: Running mean of the squared gradient, of the same shape and dtype as ``param``.
-        g: Running mean of the gradient, likewise.
-        delta: The last step, likewise.
-        lr: Step size.
-        alpha: Decay rate of ``n`` and ``g``.
-        momentum: Decay rate of ``delta``.
-        eps: Added inside the root, so in units of squared gradient.
+        grad: Its gradient, of the same shape and a real dtype.
+        n: Running mean of the squared gradient, of the shape and dtype of ``param``.
+        g: Running mean of the gradient, of the shape and dtype of ``param``.
+        delta: The last step, of the shape and dtype of ``param``.
+        lr: Step size; any finite number.
+        alpha: Decay rate of ``n`` and ``g``; >= 0.
+        momentum: Decay rate of ``delta``; >= 0.
+        eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` is not a real floating one.
+        TypeError: The dtype of ``param`` is not a real floating dtype.
     """
     arrays = (param, grad, n, g, delta)
-    # The NumPy kernel copies a gradient in the memory of what is written, if it has to.
+    # The NumPy kernel copies a gradient that shares memory with a written array, if necessary.
     if not _fit(*arrays) or _overlap(grad, param, n, g, delta):
         numpy_kernel.step(*arrays, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
         return
@@ -61,9 +61,9 @@ def step(
 
 
 class Table(_table.Table):
-    """Parameters and their states by the addresses of their arrays, stepped in one compiled call.
+    """Addresses of parameters and states, for stepping all of them in one compiled call.
 
-    Every array must be contiguous, writable and of the parameter's shape and dtype, float32 or float64.
+    Every array must be C-contiguous and writable, and have the parameter's shape and dtype: float32 or float64.
     """
 
     def _locate_columns(self) -> Any:
@@ -101,19 +101,19 @@ class Table(_table.Table):
 
 
 def _objects(arrays: list[Any]) -> numpy.ndarray:
-    """An array of the array objects themselves, whose elements lie in memory as their addresses."""
-    # The None keeps NumPy from making one array of all their elements. `id` of each would take ten times as long
-    # where an audit hook is set, and filelock, which Chainer imports, sets one.
+    """An object array of the arrays. Its memory holds the addresses of the array objects."""
+    # The None keeps NumPy from stacking the arrays. A list of `id`s would take ten times as long while an audit hook
+    # is set, and filelock, which Chainer imports, sets one.
     return numpy.array([None, *arrays], object)[1:]
 
 
 def _fit(*arrays: numpy.ndarray) -> bool:
-    """Whether arrays are alike and laid out as the compiled loop needs them."""
+    """Whether the compiled loop can step the arrays: one shape, one of its dtypes, contiguous and writable."""
     dtype, shape = arrays[0].dtype, arrays[0].shape
     if dtype not in _DTYPES:
         return False
     for array in arrays:
-        # Numba knows no masked arrays.
+        # A subclass, such as a masked array, may need more than its elements.
         if type(array) is not numpy.ndarray or array.dtype != dtype or array.shape != shape or not array.flags.carray:
             return False
     return True
@@ -122,7 +122,7 @@ def _fit(*arrays: numpy.ndarray) -> bool:
 def _overlap(
     grad: numpy.ndarray, param: numpy.ndarray, n: numpy.ndarray, g: numpy.ndarray, delta: numpy.ndarray
 ) -> bool:
-    # Of two arrays in the same memory one is a view.
+    # Arrays can share memory only if one of them is a view.
     if grad.base is param.base is n.base is g.base is delta.base is None:
         return False
     return any(numpy.may_share_memory(grad, array) for array in (param, n, g, delta))
@@ -131,14 +131,15 @@ def _overlap(
 if numba.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
-# Neither fastmath nor contraction: every product and sum is rounded, as in NumPy. A division by zero is infinite.
+# Without fastmath LLVM contracts nothing: every product and sum is rounded, as in NumPy. With this error model a
+# division by zero gives infinity and raises nothing.
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 _DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 
 
 def _can_cache() -> bool:
     try:
-        # Any function of this file: where to is decided when it is decorated.
+        # Numba looks for a cache folder for this file when it decorates any of its functions.
         numba.njit(cache=True)(_fit)
     except RuntimeError as error:
         warnings.warn(
@@ -155,32 +156,32 @@ _compiled = numba.njit(cache=_can_cache(), **_OPTIONS)
 
 @_compiled
 def _capped(number: Any, largest: Any) -> Any:
-    # The comparisons keep a NaN, which `min` and `max` may hide.
+    # Comparisons pass a NaN through; `min` and `max` may not.
     return largest if number > largest else -largest if number < -largest else number
 
 
 @_compiled
 def _decayed(number: Any, rate: Any, largest: Any) -> Any:
-    # Infinity times zero would be NaN: a rate of zero forgets an infinite number too.
+    # Infinity times zero would be NaN: a rate of zero resets an infinite state too.
     return (_capped(number, largest) if rate == 0 else number) * rate
 
 
 @_compiled
 def _moved(number: Any, by: Any, largest: Any) -> Any:
-    # Infinity less infinity would be NaN: an infinite parameter stays infinite.
+    # Infinity minus infinity would be NaN: an infinite parameter stays infinite.
     return number + (_capped(by, largest) if numpy.isnan(number + by) else by)
 
 
 @_compiled
 def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparameters: Any) -> None:
-    """Steps vectors with lr, alpha, 1 - alpha, momentum and eps, given as float64."""
+    """Steps one-dimensional arrays. The hyperparameters are a float64 array of lr, alpha, 1 - alpha, momentum, eps."""
     real = param.dtype.type
     zero, largest = real(0), numpy.finfo(real).max
     lr, alpha, one_minus_alpha = real(hyperparameters[0]), real(hyperparameters[1]), real(hyperparameters[2])
     momentum, eps = real(hyperparameters[3]), real(hyperparameters[4])
     for i in range(param.size):
-        # All loads precede all stores: large arrays begin at the same offset within a page, and a processor holds back
-        # a load that follows a store to the same offset.
+        # All loads precede all stores: large arrays begin at the same offset within a page, and a processor delays a
+        # load after a store to the same offset (4K aliasing).
         x, param0, n0, g0, delta0 = grad[i], param[i], n[i], g[i], delta[i]
         t = one_minus_alpha * x
         n1 = _decayed(n0, alpha, largest) + t * x
@@ -192,7 +193,7 @@ def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparam
 
 @intrinsic
 def _pointer(context: Any, address: Any, like: Any) -> Any:
-    """The address as a pointer to numbers of the dtype of an array."""
+    """Converts an address to a pointer to elements of the dtype of `like`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -200,12 +201,12 @@ def _pointer(context: Any, address: Any, like: Any) -> Any:
     return numba.types.CPointer(like.dtype)(address, like), generate
 
 
-# Where the fields of an array object lie. NumPy's headers declare this struct but call direct access deprecated, and
-# may hide it one day: `_prove` refuses a NumPy with another one. The public way, `array.ctypes.data`, takes a
-# microsecond an array, which is as long as the whole step of a small parameter.
+# Offsets of the fields of an array object. NumPy's headers declare this struct but deprecate direct access, and may
+# hide it one day: `_prove` refuses a NumPy with another layout. The public `array.ctypes.data` takes a microsecond for
+# each array, as long as the whole step of a small parameter.
 _DATA = object.__basicsize__
 _TYPE, _NDIM, _SHAPE, _DTYPE, _FLAGS = _DATA - 8, _DATA + 8, _DATA + 16, _DATA + 40, _DATA + 48
-# Contiguous and aligned; and writable.
+# NumPy's flags: C-contiguous and aligned; the same and writable.
 _READABLE = 0x1 | 0x100
 _WRITABLE = _READABLE | 0x400
 
@@ -229,10 +230,10 @@ def _load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 
 @_compiled
 def _look(objects: Any, count: Any, params: Any, sizes: Any, array_type: Any, flags: Any) -> Any:
-    """Reads array objects, of which a multiple belongs to the parameters.
+    """Reads the addresses of the data and the dtypes of arrays. Array k belongs to parameter k modulo their number.
 
-    Returns the address of each one's data, 0 if it has not the flags or not its parameter's shape and size, and the
-    address of its dtype.
+    Returns two rows: the address of each array's data and of its dtype object. Both are 0 if the array is not a plain
+    `numpy.ndarray`, lacks one of the flags, or has not its parameter's shape and recorded size.
     """
     seen = numpy.zeros((2, count), numpy.intp)
     for place in range(count):
@@ -257,7 +258,7 @@ def _look(objects: Any, count: Any, params: Any, sizes: Any, array_type: Any, fl
 
 @_compiled
 def _walk(addresses: Any, grads: Any, bounds: Any, sets: Any, set_of: Any, like: Any, begin: Any, end: Any) -> None:
-    """Steps elements begin to end of the parameters, counted through all."""
+    """Steps the elements from `begin` to `end`, numbered as if all parameters lay end to end."""
     row = numpy.searchsorted(bounds, begin, side="right") - 1
     while begin < end:
         offset = (begin - bounds[row]) * like.itemsize
@@ -275,7 +276,7 @@ def _walk(addresses: Any, grads: Any, bounds: Any, sets: Any, set_of: Any, like:
 
 
 def _prove() -> None:
-    """Finds out here, and not in the middle of an update, whether the code can be compiled and works."""
+    """Compiles and checks the code at import, so that no update fails halfway."""
     for dtype in _DTYPES:
         columns = [[numpy.ones((2, 3), dtype) for _ in range(4)] for _ in range(4)]
         grads = [numpy.ones((2, 3), dtype), numpy.ones((3, 2), dtype).T, numpy.ones(6, dtype), None]

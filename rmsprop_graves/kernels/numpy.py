@@ -9,10 +9,10 @@ import numpy
 
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
-# Elements to a block: five arrays and two temporaries of this length stay within a core's second-level
-# cache, and the seventeen calls on them cost little beside the arithmetic.
+# Elements of a block: five arrays and two temporaries of this length fit into a core's second-level cache, and the
+# overhead of seventeen NumPy calls is small beside the arithmetic.
 BLOCK = 1 << 15
-# A gradient that overlaps what is written in another order is copied first; in the same order it needs not be.
+# The iterator copies a gradient that overlaps a written array, unless both are traversed in the same order.
 _OP_FLAGS: Any = [
     [access, "overlap_assume_elementwise"]
     for access in ("readwrite", "readonly", "readwrite", "readwrite", "readwrite")
@@ -33,35 +33,34 @@ def step(
 ) -> None:
     """Steps one parameter in place: writes param, n, g and delta.
 
-    Arrays may have any memory layout and byte order. float16 is computed in float32 and rounded once when it
-    is stored; any other dtype is computed in itself, with every operation rounded and in the order of
-    ``chainer.optimizers.RMSpropGraves``.
+    Arrays may have any memory layout and byte order. float16 is computed in float32 and rounded once when stored.
+    Every other dtype is computed in that dtype, with the operations and roundings of Chainer's own class.
 
     Args:
         param: The parameter, of any shape and a real floating dtype.
-        grad: Its gradient, of the same shape.
-        n: Running mean of the squared gradient, of the same shape and dtype as ``param``.
-        g: Running mean of the gradient, likewise.
-        delta: The last step, likewise.
-        lr: Step size.
-        alpha: Decay rate of ``n`` and ``g``.
-        momentum: Decay rate of ``delta``.
-        eps: Added inside the root, so in units of squared gradient.
+        grad: Its gradient, of the same shape and a real dtype.
+        n: Running mean of the squared gradient, of the shape and dtype of ``param``.
+        g: Running mean of the gradient, of the shape and dtype of ``param``.
+        delta: The last step, of the shape and dtype of ``param``.
+        lr: Step size; any finite number.
+        alpha: Decay rate of ``n`` and ``g``; >= 0.
+        momentum: Decay rate of ``delta``; >= 0.
+        eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` is not a real floating one.
+        TypeError: The dtype of ``param`` is not a real floating dtype.
     """
     dtype = param.dtype
     if dtype.kind != "f":
         raise TypeError(f"param must be of a real floating dtype, got {dtype}")
-    # A subclass may mean something else by an operator: that of numpy.matrix multiplies matrices.
+    # A subclass may redefine operators: `*` of numpy.matrix is the matrix product.
     param, grad, n, g, delta = map(numpy.asarray, (param, grad, n, g, delta))
     if param.ndim == 0:
-        # NumPy computes scalars from arrays of no dimensions, and a scalar cannot be written to.
+        # NumPy returns scalars for zero-dimensional arrays, and scalars cannot be written in place.
         param, grad, n, g, delta = (array.reshape(1) for array in (param, grad, n, g, delta))
     is_half = dtype.char == "e"
     computed = numpy.dtype(numpy.float32) if is_half else dtype.newbyteorder("=")
-    # A NumPy scalar would make arrays of its own dtype.
+    # With NumPy scalars, NumPy 2 would compute in their dtype.
     hyperparameters = floats_of(lr, alpha, momentum, eps)
     is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
     if param.size <= BLOCK and is_uniform and not is_half:
@@ -90,7 +89,7 @@ def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, del
     n += t
 
     v = g * g
-    # It may overflow where n has, and infinity less infinity would be NaN.
+    # g^2 may overflow where n has overflowed, and infinity minus infinity would be NaN.
     numpy.minimum(v, _filled(v, _largest(v.dtype)), out=v)
     numpy.subtract(n, v, out=v)
     numpy.maximum(v, _filled(v, 0), out=v)
@@ -104,13 +103,13 @@ def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, del
     if numpy.isfinite(param).all():
         param += delta
     else:
-        # An infinite parameter stays infinite: less an infinite delta it would be NaN.
+        # An infinite parameter stays infinite; with an infinite delta of the other sign it would become NaN.
         param += numpy.where(numpy.isinf(param), _capped(delta), delta)
 
 
 def _decay(state: Any, rate: Any) -> None:
     if state.dtype.type(rate) == 0 and not numpy.isfinite(state).all():
-        # A rate of zero forgets an infinite number too: infinity times zero would be NaN.
+        # A rate of zero resets an infinite state too: infinity times zero would be NaN.
         state[...] = _capped(state)
     state *= rate
 

@@ -1,4 +1,4 @@
-"""Many parameters and their states by the addresses of their arrays, stepped all at once."""
+"""The base class of tables, which hold the addresses of many parameters and states to step them all at once."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Table:
     A subclass for each array library finds the addresses of arrays and runs the compiled loop.
 
     Args:
-        params: The parameters; at least one.
-        ns: The running mean of the squared gradient of each.
-        gs: The running mean of the gradient of each.
-        deltas: The last step of each.
+        params: The arrays of the parameters; at least one.
+        ns: For each parameter the running mean of the squared gradient.
+        gs: For each parameter the running mean of the gradient.
+        deltas: For each parameter the last step.
     """
 
     def __init__(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> None:
-        # The arrays live as long as their addresses are in use.
+        # Keeps the arrays alive while their addresses are in use.
         self._columns = (params, ns, gs, deltas)
         sizes = [param.size for param in params]
         self._sizes = numpy.array(sizes, numpy.intp)
         self._nbytes = self._sizes * params[0].dtype.itemsize
-        # The number of elements before each parameter, and of all.
+        # The number of elements before each parameter, and the total.
         self._bounds = numpy.cumsum([0, *sizes])
         self._addresses = self._locate_columns()
         if self._addresses is not None:
@@ -41,7 +41,7 @@ class Table:
                 self._addresses = None
 
     def holds(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> bool:
-        """Whether the table was made of these very arrays, which are as they were then."""
+        """Whether the table was made of these very array objects, and they have not changed in place since."""
         return (
             len(params) == len(self._sizes)
             and all(all(map(operator.is_, *columns)) for columns in zip(self._columns, (params, ns, gs, deltas)))
@@ -49,13 +49,14 @@ class Table:
         )
 
     def locate(self, grads: list[Any]) -> numpy.ndarray | None:
-        """The addresses of the gradients, which :meth:`step` takes; None if the table cannot step these parameters.
+        """Returns the addresses of the gradients for :meth:`step`, or None if the table cannot step these arrays.
 
-        It cannot if the compiled loop does not take one of the arrays, if two parameters share memory, or if a
-        gradient lies in memory that the step writes. A gradient whose only fault is its layout is replaced by a copy.
+        It cannot if the compiled loop does not support one of them, if parameters or states share memory, or if a
+        gradient shares memory with a parameter or state. A gradient with only a wrong layout is replaced in the list
+        by a contiguous copy.
 
         Args:
-            grads: The gradient of each parameter. The list must live until the step is done.
+            grads: The gradient of each parameter. The caller must keep the list until the step.
         """
         if self._addresses is None:
             return None
@@ -68,34 +69,34 @@ class Table:
         """Steps all parameters.
 
         Args:
-            grads: The addresses that :meth:`locate` has just returned.
+            grads: The addresses that :meth:`locate` returned.
             hyperparameters: lr, alpha, momentum and eps of each parameter.
         """
         self._step(grads, *_numbered(hyperparameters))
 
     def _locate_columns(self) -> numpy.ndarray | None:
-        """The addresses of params, ns, gs and deltas, a row for each; None if the loop does not take one of them."""
+        """The addresses of params, ns, gs and deltas, a row for each; None if the loop does not support an array."""
         raise NotImplementedError
 
     def _locate_grads(self, grads: list[Any]) -> numpy.ndarray | None:
-        """The address of each gradient, or of a copy that it is replaced by; None if the loop does not take one."""
+        """The address of each gradient or of the copy that replaces it; None if the loop does not support one."""
         raise NotImplementedError
 
     def _is_as_it_was(self) -> bool:
-        """Whether the addresses still hold, given that the array objects are the same."""
+        """Whether the same array objects still have the same addresses, shapes and flags."""
         raise NotImplementedError
 
     def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray) -> None:
-        """Steps all parameters. Their hyperparameters are the rows ``set_of`` of ``sets``, as `_numbered` says."""
+        """Steps all parameters. Parameter k has the hyperparameters ``sets[set_of[k]]``."""
         raise NotImplementedError
 
 
 class _Memory:
-    """Stretches of memory, each an address and a number of bytes.
+    """The memory of arrays, to find overlaps.
 
     Args:
-        addresses: Where they begin; a row for each kind of array, a column for each parameter.
-        nbytes: The size of an array of each parameter.
+        addresses: Where each array begins; a row for each kind of array, a column for each parameter.
+        nbytes: For each parameter the size of one array in bytes.
     """
 
     def __init__(self, addresses: numpy.ndarray, nbytes: numpy.ndarray) -> None:
@@ -107,17 +108,17 @@ class _Memory:
         self.overlaps = bool((self._begins[1:-1] < self._ends[:-1]).any())
 
     def includes(self, addresses: numpy.ndarray, nbytes: numpy.ndarray) -> bool:
-        """Whether an array at one of the addresses lies in it, even in part."""
+        """Whether an array of this address and size overlaps the memory."""
         following = numpy.searchsorted(self._ends, addresses, side="right")
         return bool((self._begins[following] < addresses + nbytes).any())
 
 
 def _numbered(hyperparameters: list[Hyperparameters]) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The different sets as rows (lr, alpha, 1 - alpha, momentum, eps), and the row of each parameter."""
+    """The distinct sets as rows (lr, alpha, 1 - alpha, momentum, eps), and for each parameter the index of its row."""
     first = hyperparameters[0]
     if all(map(operator.is_, hyperparameters, repeat(first))):
         return _rows([first]), numpy.zeros(len(hyperparameters), numpy.intp)
-    # By their bits: 0.0 and -0.0 are equal, but do not give the same bits.
+    # Compared by their bits, because 0.0 equals -0.0 but gives other results.
     rows: dict[bytes, int] = {}
     sets: list[Hyperparameters] = []
     set_of = []

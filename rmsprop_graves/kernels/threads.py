@@ -1,4 +1,4 @@
-"""The threads among which a kernel on a CPU divides its work."""
+"""The thread pool that divides a step on a CPU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Callable, Iterator
 
-# Elements that make one more thread worth waking: a thread starts 15 microseconds late, the time in which another
-# steps 50,000 float32 elements that a cache holds.
+# Elements for which one more thread pays: it starts 15 microseconds late, and in that time another thread steps 50,000
+# float32 elements that are in the cache.
 SPAN = 1 << 18
 
 _VARIABLE = "OMP_NUM_THREADS"
@@ -21,9 +21,9 @@ _pool_size = 0
 
 
 def get_num_threads() -> int:
-    """How many threads step a large parameter or model.
+    """Returns the number of threads that step a large parameter or model; at least 1.
 
-    Until it is set, the cores that this process may use, or ``OMP_NUM_THREADS`` where that is fewer.
+    The default is the number of cores that this process may use, or ``OMP_NUM_THREADS`` if that is smaller.
     """
     global _num_threads
     if _num_threads is None:
@@ -33,13 +33,13 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Sets how many threads step a large parameter or model from here on. The bits are the same for any number.
+    """Sets the number of threads that step a large parameter or model. The bits do not depend on it.
 
     Args:
-        count: The number of threads, of which the one that calls the update is one.
+        count: The number of threads, including the one that calls the update; >= 1.
 
     Raises:
-        ValueError: It is not a positive integer.
+        ValueError: ``count`` is not an integer >= 1.
     """
     global _num_threads
     try:
@@ -52,9 +52,9 @@ def set_num_threads(count: int) -> None:
 
 
 def run(work: Callable[[int, int], None], size: int) -> None:
-    """Call ``work(begin, end)`` for spans that make up ``range(size)``, on as many threads as pay.
+    """Calls ``work(begin, end)`` for spans that cover ``range(size)`` once, on several threads if that pays.
 
-    Return, or raise the error of a call, when no call is under way any more.
+    Returns, or raises the error of a call, only after every call has ended.
     """
     count = min(get_num_threads(), size // SPAN)
     if count < 2:
@@ -76,9 +76,9 @@ def run(work: Callable[[int, int], None], size: int) -> None:
         for _ in range(count - 1):
             futures.append(pool.submit(work_until_done))
     except RuntimeError:
-        # No thread can be started while the interpreter exits, or when the process has as many as it may have.
-        # Whoever is there does the work; who comes too late finds none left. What was submitted in vain may yet be
-        # begun by a thread of another model, and is waited for by ending the pool.
+        # No thread can start while the interpreter exits, or when the process has reached its limit of threads.
+        # Threads that did start share the work. The last submitted call is in the queue but has no future: shutting
+        # the pool down waits for it, because a thread of another model's update may run it.
         _forget_pool()
         _finish(work_until_done, pool.shutdown)
     else:
@@ -89,9 +89,9 @@ def run(work: Callable[[int, int], None], size: int) -> None:
 
 
 def _spans(size: int, count: int) -> Iterator[tuple[int, int]]:
-    """Yield spans for a number of threads: large ones first, so that they are few, then smaller ones.
+    """Yields spans for a number of threads: first large ones, to keep their number small, then smaller ones.
 
-    All threads then end at about the same time, even if one starts late or shares its core with another process.
+    So all threads end at about the same time, even if one starts late or shares its core with another process.
     """
     begin = 0
     while begin < size:
@@ -101,7 +101,7 @@ def _spans(size: int, count: int) -> Iterator[tuple[int, int]]:
 
 
 def _finish(work: Callable[[], None], wait_for_others: Callable[[], object]) -> None:
-    """Works and then waits, however often Ctrl-C is pressed meanwhile, and only then raises what was raised."""
+    """Works and waits for the other threads, even if Ctrl-C is pressed repeatedly; then raises the first error."""
     raised = None
     for task in (work, wait_for_others):
         while True:
@@ -119,7 +119,7 @@ def _finish(work: Callable[[], None], wait_for_others: Callable[[], object]) -> 
 def _pool_of(size: int) -> ThreadPoolExecutor:
     global _pool, _pool_size
     pool = _pool
-    # Two threads that come here at once make two pools, of which one is dropped when its work is done.
+    # Two threads here at once make two pools. The one that is not kept ends when its work is done.
     if pool is None or _pool_size < size:
         pool = ThreadPoolExecutor(size, thread_name_prefix="rmsprop_graves")
         _pool, _pool_size = pool, size
@@ -127,7 +127,7 @@ def _pool_of(size: int) -> ThreadPoolExecutor:
 
 
 def _end_pool() -> None:
-    """Before a fork, which would copy the locks and the queue of the threads, but not the threads."""
+    """Ends the threads before a fork, which would copy their locks and queue but not the threads."""
     pool = _pool
     _forget_pool()
     if pool is not None:
@@ -147,7 +147,7 @@ def _usable_cores() -> int:
 
 def _from_environment() -> int | None:
     value = os.environ.get(_VARIABLE, "")
-    # OpenMP's form: a list has one number for each level of nested parallelism.
+    # OpenMP allows a list with one number for each level of nested parallelism.
     first = value.partition(",")[0].strip()
     if first.isdecimal() and int(first) > 0:
         return int(first)
@@ -158,5 +158,5 @@ def _from_environment() -> int | None:
 
 
 if hasattr(os, "register_at_fork"):
-    # In the child once more, for another thread may have begun a pool in between.
+    # Again in the child, because another thread may have made a pool in between.
     os.register_at_fork(before=_end_pool, after_in_child=_forget_pool)
