@@ -13,7 +13,7 @@ parametrize_class = pytest.mark.parametrize("optimizer_class", CLASSES, ids=["ou
 
 
 def rule_times(optimizer):
-    """The t of each parameter's rule."""
+    """Return the t of each parameter's rule."""
     return [param.update_rule.t for param in optimizer.target.params()]
 
 
@@ -29,7 +29,7 @@ def assert_trains_as_chainers(set_up, step, steps=5):
 
     Args:
         set_up: Called with each class; returns an optimizer of a new model.
-        step: Called with each optimizer and the number of the step; after each call the two are compared.
+        step: Called with each optimizer and the number of the step. The optimizers are compared after each step.
         steps: How many steps there are.
     """
     ours, chainers = map(set_up, CLASSES)

@@ -29,5 +29,5 @@ def write_hdf5(path, entries):
     """Write entries, given as a dict, as Chainer's hdf5 files hold them."""
     with h5py.File(path, "w") as file:
         for key, value in entries.items():
-            # None is saved for an array that does not exist yet.
+            # Chainer saves an uninitialized array as None.
             file[key] = h5py.Empty("f4") if numpy.asarray(value).dtype == object else value

@@ -1,7 +1,7 @@
-"""GPUs where there are none: CuPy's arrays in the host's memory, and its kernels built by g++, which run on them.
+"""A stand-in for CuPy with two GPUs: its arrays are in host memory, and g++ builds the kernels that run on them.
 
-It has what this package and the parts of Chainer around it ask of CuPy. Every launch is noted, and the memory that it
-would touch is checked to be there, on its device, when it is its turn on its stream.
+It has the parts of CuPy that this package and Chainer's optimizers use. It records every launch. When the launch's
+turn on its stream comes, it checks that the memory to be read and written is allocated and on the launch's device.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ class Device:
     _current = threading.local()
 
     def __init__(self, device=None):
-        """The device of a number, or the current one."""
+        """Make the device with this number, or the current one."""
         self.id = self.current_id() if device is None else int(device)
         assert 0 <= self.id < DEVICES
         self._before = []
 
     @classmethod
     def current_id(cls):
-        """The number of the device that is current in this thread."""
+        """Return the number of this thread's current device."""
         return getattr(cls._current, "id", 0)
 
     def __enter__(self):
-        """Makes it current."""
+        """Make this the current device."""
         self._before.append(self.current_id())
         self.use()
         return self
 
     def __exit__(self, *_):
-        """Makes current what was before."""
+        """Restore the previous device."""
         Device._current.id = self._before.pop()
 
     def __eq__(self, other):
-        """Two of the same number are the same."""
+        """Devices are equal if their numbers are."""
         return isinstance(other, Device) and other.id == self.id
 
     __hash__ = None
 
     def use(self):
-        """Makes it current."""
+        """Make this the current device."""
         Device._current.id = self.id
 
 
@@ -70,29 +70,29 @@ class Stream:
     """cupy.cuda.Stream, of the device that is current when it is made."""
 
     def __init__(self, gpu, ptr=None):
-        """A new one."""
+        """Make a stream of the current device."""
         self.gpu, self.device_id = gpu, Device.current_id()
         self.ptr = id(self) if ptr is None else ptr
         self.pending = []
 
     def __enter__(self):
-        """Makes it the current one of its device."""
+        """Make this the current stream of its device."""
         self._before = self.gpu.streams[self.device_id]
         self.gpu.streams[self.device_id] = self
         return self
 
     def __exit__(self, *_):
-        """Makes current what was before."""
+        """Restore the previous stream."""
         self.gpu.streams[self.device_id] = self._before
 
     def enqueue(self, work):
-        """Does it when those before it are done: now, but where work is held back."""
+        """Run work in the order of the stream: at once, unless the GPU holds work back."""
         self.pending.append(work)
         if not self.gpu.holds_back:
             self.synchronize()
 
     def synchronize(self):
-        """Does what has been held back."""
+        """Run the work that has been held back."""
         while self.pending:
             self.pending.pop(0)()
 
@@ -105,10 +105,10 @@ class Pointer(NamedTuple):
 
 
 class Block:
-    """Memory of the current device. As in CuPy's pool, it may serve again on its stream as soon as it is let go."""
+    """Memory of the current device. As in CuPy's pool, it can be reused on its stream as soon as it is freed."""
 
     def __init__(self, gpu, nbytes):
-        """New memory, of which nothing is known."""
+        """Allocate memory filled with 0xFF bytes, so that tests notice a read of uninitialized memory."""
         self.gpu, self.device_id = gpu, Device.current_id()
         room = numpy.full(nbytes + 512, 0xFF, numpy.uint8)
         self.bytes = room[-room.ctypes.data % 512 :][:nbytes]
@@ -118,15 +118,15 @@ class Block:
 
 
 class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
-    """cupy.ndarray, which is a NumPy array inside."""
+    """cupy.ndarray, as a wrapper of a NumPy array."""
 
     def __init__(self, array, block):
-        """A view of a block's memory."""
+        """Wrap a view of a block's memory."""
         self.host, self.block = array, block
 
     @classmethod
     def of(cls, gpu, array):
-        """A copy of a NumPy array, on the current device."""
+        """Copy a NumPy array to the current device."""
         array = numpy.asarray(array)
         block = Block(gpu, array.nbytes)
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
@@ -147,7 +147,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
 
     @property
     def shape(self):
-        """As NumPy's, which can be set in place."""
+        """The shape, which can be set in place as NumPy's can."""
         return self.host.shape
 
     @shape.setter
@@ -156,19 +156,19 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
 
     @property
     def data(self):
-        """Where it is; nowhere, if it has no elements."""
+        """The address and the device; CuPy's address is 0 for an array without elements."""
         return Pointer(self.host.ctypes.data if self.size else 0, self.block.device_id)
 
     def __getitem__(self, key):
-        """A view."""
+        """Return a view."""
         return self._view(self.host[key])
 
     def __setitem__(self, key, value):
-        """Writes."""
+        """Write elements."""
         self.host[key] = value.host if isinstance(value, ndarray) else value
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
-        """A function of NumPy's, to a new array or to one given."""
+        """Call a NumPy function, with a new array or `out` as the result."""
         arrays = [one.host if isinstance(one, ndarray) else one for one in inputs]
         if out:
             getattr(ufunc, method)(*arrays, out=out[0].host, **options)
@@ -176,11 +176,11 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         return ndarray.of(self.block.gpu, getattr(ufunc, method)(*arrays, **options))
 
     def reshape(self, *shape):
-        """A view of another shape."""
+        """Return a view of another shape."""
         return self._view(self.host.reshape(*shape))
 
     def astype(self, dtype, copy=True):
-        """A copy of another dtype, or the array itself if it has the dtype and need not be copied."""
+        """Return a copy of another dtype, or the array itself if it has the dtype and `copy` is false."""
         if not copy and self.host.dtype == dtype:
             return self
         return ndarray.of(self.block.gpu, self.host.astype(dtype))
@@ -190,19 +190,19 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         return self.host.all()
 
     def copy(self):
-        """A copy in C order, as CuPy makes one."""
+        """Return a copy in C order, as CuPy does."""
         return ndarray.of(self.block.gpu, numpy.array(self.host, order="C"))
 
     def __deepcopy__(self, memo):
-        """A copy."""
+        """Return a copy."""
         return self.copy()
 
     def __reduce__(self):
-        """The values, to be copied to the same device."""
+        """Pickle the values and the device."""
         return revived, (self.host, self.block.device_id)
 
     def get(self):
-        """A copy on the host."""
+        """Return a copy on the host."""
         return self.host.copy()
 
 
@@ -212,7 +212,7 @@ def revived(array, device_id):
 
 
 class Launch(NamedTuple):
-    """What was asked of a device."""
+    """A recorded launch of a kernel."""
 
     name: str
     device_id: int
@@ -222,22 +222,22 @@ class Launch(NamedTuple):
 
 
 class Gpu:
-    """The module cupy, of two devices.
+    """The module cupy, with two devices.
 
     Args:
-        folder: Where the kernels are built.
+        folder: The folder in which kernels are built.
     """
 
     __version__ = "14.0.0"
     ndarray = ndarray
 
     def __init__(self, folder):
-        """Nothing has been launched."""
+        """Start without launches and without allocated memory."""
         self.folder = folder
         self.launches = []
-        # Of what is allocated where it begins, and where it ends, on which device, and what keeps it.
+        # Allocated memory by its first address: (end, device, the object that keeps it alive).
         self.memory = {}
-        # Which blocks of a grid are run.
+        # The blocks of a grid that are run.
         self.blocks = slice(None)
         self.holds_back = False
         self.streams = []
@@ -251,11 +251,11 @@ class Gpu:
         self.RawKernel = functools.partial(RawKernel, self)
 
     def stream(self):
-        """The current one of the current device."""
+        """Return the current stream of the current device."""
         return self.streams[Device.current_id()]
 
     def asarray(self, array):
-        """A copy of a NumPy array on the current device, made in the order of the stream."""
+        """Copy a NumPy array to the current device, in the order of the stream."""
         if isinstance(array, ndarray):
             return array
         made = ndarray.of(self, numpy.zeros_like(array))
@@ -264,22 +264,22 @@ class Gpu:
         return made
 
     def adopt(self, array):
-        """An array in memory that is there already, on the current device."""
+        """Make an array of the current device from a NumPy array's memory, without a copy."""
         block = SimpleNamespace(gpu=self, device_id=Device.current_id())
         self.memory[array.ctypes.data] = (array.ctypes.data + array.nbytes, block.device_id, array)
         return ndarray(array, block)
 
     def array(self, array, copy=True):
-        """A copy on the current device."""
+        """Copy an array to the current device."""
         return ndarray.of(self, array.host if isinstance(array, ndarray) else array)
 
     def zeros_like(self, array):
-        """Zeros, contiguous."""
+        """Return a contiguous array of zeros."""
         return ndarray.of(self, numpy.zeros(array.shape, array.dtype))
 
     @contextlib.contextmanager
     def held_back(self):
-        """Within it nothing runs before its stream is waited for."""
+        """Run no work in this context until its stream is synchronized."""
         self.holds_back = True
         try:
             yield
@@ -287,7 +287,7 @@ class Gpu:
             self.holds_back = False
 
     def assert_allocated(self, device_id, *extents):
-        """Asserts that these addresses and bytes after them are memory of the device that has not been given back."""
+        """Assert that each (address, number of bytes) lies in allocated memory of the device."""
         begins = [0, *sorted(self.memory)]
         for address, nbytes in extents:
             if nbytes:
@@ -297,14 +297,14 @@ class Gpu:
                 assert device == device_id, "a launch reads or writes memory of another device"
 
     def launch(self, launch, work):
-        """Notes it, and does it in the order of the stream."""
+        """Record a launch, and do its work in the order of the stream."""
         self.launches.append(launch)
         self.stream().enqueue(work)
 
     def install(self, patch):
-        """Makes it the CuPy of this package and of Chainer, until the patch is undone."""
+        """Replace CuPy in this package and in Chainer, until the patch is undone."""
         patch.setattr(kernel, "load_cupy", lambda: self)
-        # What was made of another CuPy, or of none.
+        # New caches, because the old ones hold kernels of another CuPy.
         for name in ("_kernel", "_table_kernel"):
             patch.setattr(kernel, name, functools.lru_cache(maxsize=None)(getattr(kernel, name).__wrapped__))
         patch.setattr(kernels, "on_gpu", lambda: kernel)
@@ -322,19 +322,19 @@ class ElementwiseKernel:
     """cupy.ElementwiseKernel."""
 
     def __init__(self, gpu, in_params, out_params, operation, name, preamble):
-        """Takes CuPy's arguments."""
+        """Take CuPy's arguments."""
         self.gpu, self.name = gpu, name
         self.kernel = cpp.ElementwiseKernel(in_params, out_params, operation, name, preamble, folder=gpu.folder)
 
     def __call__(self, *arguments):
-        """Notes the launch, and runs it on arrays of any layout."""
+        """Record a launch, and run it on arrays of any layout."""
         gpu, device_id = self.gpu, Device.current_id()
         arrays = [one for one in arguments if isinstance(one, ndarray)]
         for array in arrays:
             if array.block.device_id != device_id:
-                # As between devices that cannot read each other's memory; others can, and CuPy warns.
+                # As on devices that cannot read each other's memory. On devices that can, CuPy warns.
                 raise ValueError(f"an array of device {array.block.device_id} while device {device_id} is current")
-        # The outputs decide, and inputs are broadcast to them.
+        # Inputs are broadcast to the shape of the outputs.
         shape = arrays[-1].shape
         for array in arrays:
             if numpy.broadcast_shapes(array.shape, shape) != shape or (
@@ -352,15 +352,15 @@ class ElementwiseKernel:
             for host, result in list(zip(hosts, contiguous))[-4:]:
                 host[...] = result
 
-        # The arrays themselves are not noted: nothing here may keep them alive.
+        # The record has no arrays, because it must not keep them alive.
         gpu.launch(Launch(self.name, device_id, gpu.stream().ptr, -1, ()), work)
 
 
 class RawKernel:
-    """cupy.RawKernel, for that of a table."""
+    """cupy.RawKernel, for the kernel of a table."""
 
     def __init__(self, gpu, source, name):
-        """Takes what CuPy does."""
+        """Take CuPy's arguments."""
         self.gpu, self.name = gpu, name
         self.kernel = cpp.RawKernel(source, name, folder=gpu.folder)
         stored = source.split(" T;")[0].split()[-1]
@@ -369,11 +369,11 @@ class RawKernel:
         self.layout = cuda_text.launch_layout(char)
 
     def __call__(self, grid, block, arguments):
-        """Notes the launch, with its argument as it is now, and runs it."""
+        """Record a launch with a copy of its argument, and run it."""
         gpu, device_id = self.gpu, Device.current_id()
         argument = arguments[0].view(self.layout).copy()
         (count,) = grid
-        assert 0 < count < 2**31, "no grid is empty or larger"
+        assert 0 < count < 2**31, "a grid has 1 to 2**31 - 1 blocks"
         assert argument.itemsize <= 4096, "a launch has room for 4 KiB of arguments"
 
         def work():
@@ -397,5 +397,5 @@ class RawKernel:
 
 
 def read(address, count, dtype):
-    """What is in the memory there."""
+    """Return the memory at an address as an array."""
     return numpy.frombuffer((ctypes.c_char * (count * dtype.itemsize)).from_address(address), dtype)

@@ -17,7 +17,7 @@ PARAMS = ["/l1/W", "/l1/b", "/l2/W", "/l2/b"]
 
 
 class Perceptron(chainer.Chain):
-    """A classifier of two layers with biases, whose initial weights are always the same."""
+    """A classifier with two layers, whose initial weights are always the same."""
 
     def __init__(self):
         """Draw the weights from a generator with a fixed seed."""
@@ -52,7 +52,7 @@ def batches(count=STEPS):
 
 
 def copies_with_gradients(optimizer):
-    """Copies of every parameter, state and gradient."""
+    """Return copies of every parameter, state and gradient."""
     gradients = {f"{path}/grad": param.grad.copy() for path, param in optimizer.target.namedparams()}
     return {**copies_of(optimizer), **gradients}
 
@@ -90,7 +90,7 @@ def train_without_hooks():
 
 
 def differing(history, other):
-    """The names of the arrays that differ after some step."""
+    """Return the names of the arrays that differ after at least one step."""
     return {name for arrays, others in zip(history, other) for name in arrays if (arrays[name] != others[name]).any()}
 
 

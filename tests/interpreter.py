@@ -1,4 +1,4 @@
-"""Code and programs run in an interpreter of their own."""
+"""Helpers to run code and programs in a new Python process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import textwrap
 
 
 def run_python(code, *options, expect=0, **environment):
-    """What a new interpreter prints, to standard output and error, when it runs the code to the expected status."""
+    """Run code in a new interpreter, assert its exit status, and return its standard output and standard error."""
     done = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(code)],
-        # Elsewhere than in the checkout, whose sources would be imported in place of the installed package.
+        # Outside the checkout, so that the installed package is imported and not the sources.
         cwd=tempfile.gettempdir(),
         env={**os.environ, **environment},
         capture_output=True,
@@ -25,7 +25,7 @@ def run_python(code, *options, expect=0, **environment):
 
 
 def write(folder, name, code):
-    """The path of a file with the code, in a folder that is made for it."""
+    """Write code to a file, make its folder if necessary, and return its path."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(textwrap.dedent(code))
@@ -33,7 +33,7 @@ def write(folder, name, code):
 
 
 def run(*arguments, cwd, options=(), stdin="", python=sys.executable, **environment):
-    """What python does with the arguments and a standard input, within a minute: a program that hangs is an error."""
+    """Run python with arguments and standard input, for at most a minute; return the completed process."""
     return subprocess.run(
         [str(python), *options, *map(str, arguments)],
         cwd=cwd,

@@ -1,4 +1,4 @@
-"""Small models, the arrays of their optimizers, and what draws and updates them."""
+"""Small models, random gradients, training loops, and comparisons of optimizers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ class Arrays(chainer.Link):
     """A link whose parameters are copies of the arrays given, named p0, p1, ..."""
 
     def __init__(self, *arrays):
-        """Makes one parameter of each array."""
+        """Make one parameter from each array."""
         super().__init__()
         with self.init_scope():
             for i, array in enumerate(arrays):
                 setattr(self, f"p{i}", chainer.Parameter(numpy.array(array)))
 
     def set_grads(self, *grads):
-        """Gives each parameter its gradient."""
+        """Give each parameter its gradient."""
         for i, grad in enumerate(grads):
             getattr(self, f"p{i}").grad = grad
 
 
 def gradients(*shapes, seed=0, dtype="f4"):
-    """Return one array of normal numbers for each shape."""
+    """Return an array of normally distributed numbers for each shape."""
     random = numpy.random.RandomState(seed)
     return [numpy.asarray(random.standard_normal(shape), dtype) for shape in shapes]
 
@@ -43,7 +43,7 @@ def train_one(optimizer_class, start, grads, **hyperparameters):
 
 
 def arrays_of(optimizer):
-    """Every array that training goes on from: {'/p0': parameter, '/p0/n': state, ...}."""
+    """Return every parameter and state by name: {'/p0': parameter, '/p0/n': state, ...}."""
     found = {}
     for path, param in optimizer.target.namedparams():
         found[path] = param.array
@@ -53,27 +53,27 @@ def arrays_of(optimizer):
 
 
 def copies_of(optimizer):
-    """Copies of the arrays of `arrays_of`, which later updates leave alone."""
+    """Return copies of the arrays of `arrays_of`, which later updates do not change."""
     return {name: array.copy() for name, array in arrays_of(optimizer).items()}
 
 
 def assert_same_bits(actual, expected):
-    """Asserts that two dicts of arrays hold the same bits; a NaN equals any NaN."""
+    """Assert that two dicts of arrays hold the same bits; a NaN equals any NaN."""
     assert actual.keys() == expected.keys()
     for name, array in expected.items():
         other = actual[name]
         assert (other.dtype, other.shape) == (array.dtype, array.shape), name
-        # NaNs are equal here, and so are 0.0 and -0.0; bytes are not compared, for longdouble has padding.
+        # Here 0.0 equals -0.0, so signs are compared below. Bytes are not compared, because longdouble has padding.
         numpy.testing.assert_array_equal(other, array, err_msg=name)
         numbers = ~numpy.isnan(array)
         numpy.testing.assert_array_equal(numpy.signbit(other[numbers]), numpy.signbit(array[numbers]), err_msg=name)
 
 
 def snapshot_of(optimizer, gradients=True):
-    """Copies of everything that an update may change, on the host.
+    """Return host copies of everything that an update may change.
 
-    Parameters and gradients, whether rules are enabled, and all that a checkpoint holds: counts, states and float32
-    masters. Chainer's class saves no masters, so its own attribute is read.
+    These are parameters, gradients, whether rules are enabled, and all entries of a checkpoint: counts, states and
+    float32 masters. Chainer's class does not save masters, so they are read from its private attribute.
     """
     saved = DictionarySerializer()
     saved.save(optimizer)
@@ -91,5 +91,5 @@ def snapshot_of(optimizer, gradients=True):
 
 
 def on_host(array):
-    """The array, or a copy of it in the host's memory if it is on a GPU."""
+    """Return a NumPy array unchanged, and a copy in host memory of an array on a GPU."""
     return array.get() if hasattr(array, "get") else array

@@ -1,7 +1,8 @@
-"""The optimizer as its documentation describes it, in plain NumPy: what an update, a save and a load do.
+"""A model of the optimizer in plain NumPy, written from the documentation: updates, saving and loading.
 
-Its sources are docs/reference/optimizer.md, rule.md and checkpoints.md, and Chainer's documentation of `UpdateRule`,
-`GradientMethod` and their hooks. It keeps no arrays in place and knows no batches, devices or formats of files.
+The documentation is docs/reference/optimizer.md, rule.md and checkpoints.md, and Chainer's of `UpdateRule`,
+`GradientMethod` and their hooks. The model replaces arrays instead of updating them in place, and has no batches, no
+devices and no file formats.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ STATES = ("n", "g", "delta")
 
 
 class RefusedError(Exception):
-    """Nothing has changed but what hooks before the update have done; the argument names the parameter."""
+    """The model refuses an update or a checkpoint; the argument is the parameter's path.
+
+    Nothing has changed, except by hooks that ran before the update.
+    """
 
 
 def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
-    """The rule in the parameter's dtype, every product and sum rounded; halves in float32."""
+    """Step in the parameter's dtype, or in float32 for float16; every product and sum is rounded."""
     dtype = SINGLE if param.dtype == HALF else param.dtype
     own = [array.dtype for array in (param, n, g, delta)]
     param, grad, n, g, delta = (array.astype(dtype) for array in (param, grad, n, g, delta))
@@ -41,8 +45,8 @@ class Parameter:
     """A parameter with its rule.
 
     Args:
-        array: None if it is not initialized.
-        dtype: What it is initialized in.
+        array: The array, or None if the parameter is uninitialized.
+        dtype: The dtype of the initializer.
     """
 
     def __init__(self, array, dtype):
@@ -52,41 +56,41 @@ class Parameter:
         self.take_rule(False)
 
     def take_rule(self, wide):
-        """Gets a new rule, which keeps a float32 master of a half if it is wide."""
+        """Replace the rule. If `wide`, the new one keeps a float32 master of a float16 parameter."""
         self.has_rule = self.enabled = True
         self.t = 0
         self.own = {}
         self.hooks = {}
         self.state = None
         self.wide = wide
-        # A master that was loaded waits for the parameter, which may be loaded after it.
+        # A loaded master is checked at the next update, because the model may be loaded after the optimizer.
         self.master = self.loaded_master = None
-        # Whether the state was loaded since the last update, which decides in what dtype float16 is stepped.
+        # Whether the state was loaded after the last update: the next one converts it to its final dtype.
         self.is_loaded = False
 
     @property
     def is_stepped(self):
-        """Whether an update may change it."""
+        """Whether an update may change the parameter."""
         return self.enabled and self.array is not None
 
     def take_master(self, master):
-        """Takes a float32 copy from a checkpoint, which counts if the parameter still rounds to it at its update."""
+        """Load a float32 master, which the next update uses if it rounds to the parameter."""
         self.master, self.loaded_master = None, master
         self.is_loaded = True
 
     @property
     def dtype(self):
-        """Of a parameter that is not initialized, that of its initializer."""
+        """The dtype of the array or, if the parameter is uninitialized, of the initializer."""
         return self.initial_dtype if self.array is None else self.array.dtype
 
     def misfits(self):
-        """Whether the update has to refuse its gradient or its state."""
+        """Whether the gradient or the state has a shape that the update must refuse."""
         if self.array is None or self.grad is None or not (self.has_rule and self.enabled):
             return False
         return any(array.shape != self.array.shape for array in (self.grad, *(self.state or {}).values()))
 
     def update(self, hyperparameters, clamped):
-        """Steps it by its rule."""
+        """Update the parameter by its rule."""
         if not self.has_rule:
             return
         if self.array is not None:
@@ -137,9 +141,10 @@ class Optimizer:
     """An optimizer and its model.
 
     Args:
-        params: The parameters by path, in order.
-        hyperparameters: lr, alpha, momentum and eps.
-        clamped: Whether a variance below zero is taken as zero, and a state that is not sound is refused.
+        params: The parameters by path, in the order of updates.
+        hyperparameters: A dict of lr, alpha, momentum and eps.
+        clamped: Whether a negative variance is clamped to zero and loading refuses a state that is not sound, as in
+            this package; False for Chainer's class.
     """
 
     def __init__(self, params, hyperparameters, clamped):
@@ -151,20 +156,20 @@ class Optimizer:
         self.set_up()
 
     def set_up(self):
-        """Starts over with new rules."""
+        """Start over with new rules."""
         self.t = self.epoch = 0
         self.hooks = {}
         for param in self.params.values():
             param.take_rule(self.wide)
 
     def fill_gradients(self):
-        """Gives those that have none one of zeros."""
+        """Set missing gradients to zeros."""
         for param in self.params.values():
             if param.array is not None and param.grad is None:
                 param.grad = numpy.zeros_like(param.array)
 
     def call_hooks(self, when):
-        """Calls those of a timing on every initialized parameter."""
+        """Call the hooks with this timing on every initialized parameter."""
         for timing, hook in self.hooks.values():
             if timing == when:
                 for param in self.params.values():
@@ -172,7 +177,7 @@ class Optimizer:
                         param.array, param.grad = hook(param.array, param.grad, param.loss_scale)
 
     def update(self):
-        """Updates every parameter, or none if there is one that must be refused."""
+        """Update every parameter, or none if one has a wrong gradient or state."""
         self.fill_gradients()
         self.call_hooks("pre")
         self.t += 1
@@ -185,7 +190,7 @@ class Optimizer:
         self.call_hooks("post")
 
     def saved(self):
-        """What a checkpoint holds: the times, and of each rule its state and the master of a half."""
+        """Return a checkpoint: t, epoch and, for each rule, its t, state and float32 master."""
         rules = {}
         for path, param in self.params.items():
             if param.has_rule:
@@ -194,7 +199,7 @@ class Optimizer:
         return self.t, self.epoch, rules
 
     def load(self, checkpoint):
-        """Takes all of a checkpoint, or is refused and takes nothing."""
+        """Load all of a checkpoint, or raise `RefusedError` and load nothing."""
         t, epoch, rules = checkpoint
         params = {path: param for path, param in self.params.items() if param.has_rule}
         for path, param in params.items():
@@ -227,7 +232,10 @@ def _can_load(param, t, state, master, must_be_sound):
 
 
 def is_sound(name, array, dtype):
-    """Whether it has no NaN and nothing that becomes infinite; n of a half may."""
+    """Whether a state has no NaN and no number that is infinite in the dtype. n may be infinite if it was saved so.
+
+    For a float16 parameter, n may also overflow.
+    """
     with numpy.errstate(over="ignore", under="ignore"):
         held = array.astype(dtype)
     if numpy.isnan(array).any() or (array == -numpy.inf).any():
@@ -242,7 +250,7 @@ def _load(param, t, state, master):
     if state is not None:
         dtypes = {name: array.dtype for name, array in (param.state or state).items()}
         if param.array is not None:
-            # Float32 holds whatever float16 does.
+            # float32 represents every float16 number, so the next update can still choose either.
             dtypes = dict.fromkeys(state, SINGLE if param.dtype == HALF else param.dtype)
         param.state = {name: array.astype(dtypes[name]) for name, array in state.items()}
     elif param.state and param.is_stepped:

@@ -1,8 +1,8 @@
-"""Random models, and what programs do to them between updates: one state space for every test that needs one.
+"""Random models, gradients and events between updates: one state space for every test that needs one.
 
-A `Model` says how an optimizer and its model are built, which gradients it gets, and what happens between updates.
-`models` draws any of them. `train` builds the same model for several classes of optimizers, trains them side by side
-and compares everything after each update.
+A `Model` describes how an optimizer and its model are built, which gradients it gets, and which events happen between
+updates. The strategy `models` draws any of them. `train` builds the same model for several optimizer classes, trains
+them side by side and compares everything after each update.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STATES = ("n", "g", "delta")
 
 
 def use_on_cpu(name, monkeypatch):
-    """Steps NumPy's arrays with a kernel, which divides even small ones among threads."""
+    """Choose the kernel for NumPy arrays, and make it divide even small arrays among threads."""
     if name == "numba":
         pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
     monkeypatch.setattr(kernels, "_on_cpu", None)
@@ -44,19 +44,19 @@ def use_on_cpu(name, monkeypatch):
 
 
 class PerParameter(RMSpropGraves):
-    """This package's rules in Chainer's own loop, which updates one parameter after the other."""
+    """This package's rules in Chainer's own loop, which updates one parameter after another."""
 
     def update(self, lossfun=None, *args, **kwds):
-        """Updates as any of Chainer's optimizers does."""
+        """Update as Chainer's optimizers do."""
         chainer.optimizer.GradientMethod.update(self, lossfun, *args, **kwds)
 
 
-# What a model is
+# The description of a model
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter; `other` chooses another one that it has something to do with."""
+    """One parameter. `other` selects another one, for example the one that a hook changes."""
 
     shape: tuple = (2, 3)
     dtype: str = "f4"
@@ -72,7 +72,7 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Parameters, and events before each update: (name, which parameter, any number)."""
+    """Parameters, and events before each update: (name of the event, number of a parameter, argument)."""
 
     params: list
     events: tuple = ((),) * 5
@@ -82,14 +82,14 @@ class Model:
 
 
 def around(plain=None, **odd):
-    """Four plain parameters of different shapes, with an odd one in their middle."""
+    """Return four plain parameters of different shapes, with an odd one in the middle."""
     shapes = [(3,), (2, 3), (17,), (2, 3)]
     params = [Parameter(shape, **(plain or {})) for shape in shapes]
     return [*params[:2], dataclasses.replace(params[1], **{"other": 1, **odd}), *params[2:]]
 
 
 class Subclass(numpy.ndarray):
-    """An array that is not of NumPy's own type."""
+    """A subclass of NumPy's array type."""
 
 
 def unaligned(array):
@@ -112,7 +112,7 @@ LAYOUTS = {
     "backwards": lambda new, shape: new((*shape, 1))[::-1][..., 0],
     "one element further": lambda new, shape: new((1 + int(numpy.prod(shape)),))[1:].reshape(shape),
 }
-# Of NumPy's arrays alone; CuPy's stay as they are.
+# Layouts of NumPy arrays only; CuPy arrays are left alone.
 NUMPY_LAYOUTS = {
     "byte-swapped": lambda array: array.astype(array.dtype.newbyteorder()),
     "subclass": lambda array: array.view(Subclass),
@@ -123,7 +123,7 @@ NUMPY_LAYOUTS = {
 
 
 def laid_out(array, layout):
-    """The array in a layout, copied to new memory if it needs to be."""
+    """Return the array in a layout, as a copy if necessary."""
     if layout == "contiguous":
         return array
     if layout in NUMPY_LAYOUTS:
@@ -135,7 +135,7 @@ def laid_out(array, layout):
 
 
 def scaled(array, factor):
-    """A new array in the same layout."""
+    """Return a multiple of an array, as a new array in the same layout."""
     new = copy.deepcopy(array)
     new *= array.dtype.type(factor)
     return new
@@ -146,19 +146,19 @@ def drawn(rng, shape, dtype):
 
 
 def param_of(optimizer, index):
-    """The parameter that any number stands for."""
+    """Return a parameter by its number, which may be any integer."""
     found = [param for _, param in sorted(optimizer.target.namedparams(), key=operator.itemgetter(0))]
     return found[index % len(found)]
 
 
 def state_of(param):
-    """The state of a parameter's rule; empty if there is none."""
+    """Return the state of a parameter's rule, or an empty dict."""
     return getattr(param.update_rule, "state", None) or {}
 
 
-# What hooks of rules do, to the gradient of their parameter or to another parameter
+# Hooks of rules, which change their parameter's gradient or another parameter
 
-# The optimizer that is being updated, and what hooks have recorded: a copied hook must find its own.
+# The optimizer that is being updated, and the records of its hooks: a copied hook must find its own optimizer.
 acting = SimpleNamespace(optimizer=None, log=None)
 
 
@@ -239,8 +239,8 @@ class Meddler:
     """A rule's hook that can be copied and pickled.
 
     Args:
-        meddling: The name of what it does.
-        other: The number of the parameter that it does it to.
+        meddling: The name of a function of `MEDDLINGS`, which the hook calls.
+        other: The number of the parameter that the function changes.
     """
 
     name = "meddler"
@@ -250,32 +250,32 @@ class Meddler:
         self.other = other
 
     def __call__(self, rule, param):
-        """Does it."""
+        """Call the function."""
         MEDDLINGS[self.meddling](rule, param, param_of(acting.optimizer, self.other))
 
 
 class Halving:
-    """Makes an update rule one that halves the gradient first."""
+    """A mixin for update rules that halves the gradient before each step."""
 
     def update_core(self, param):
-        """Steps with half the gradient."""
+        """Step with half the gradient."""
         scale_gradient_in_place(self, param, None)
         super().update_core(param)
 
 
 class HalvingRule(Halving, RMSpropGravesRule):
-    """This package's."""
+    """This package's rule with half the gradient."""
 
 
 class ChainersHalvingRule(Halving, ChainerRMSpropGravesRule):
-    """Chainer's."""
+    """Chainer's rule with half the gradient."""
 
 
 class Tagged(chainer.optimizer.Hyperparameter):
-    """Hyperparameters of another class, as Chainer's own rules have them."""
+    """Hyperparameters of another class than this package's, as in Chainer's own rules."""
 
 
-# What makes a parameter special; nothing does if its name begins with "own" or "user"
+# Ways to make a parameter special. With those whose names begin with "own" or "user" it stays plain.
 
 
 def use_subclassed_rule(optimizer, param):
@@ -313,7 +313,7 @@ SPECIALS = {
 MEMORIES = ("own", "registered before", "in a buffer", "not yet")
 GRADIENTS = (
     *LAYOUTS,
-    *sorted(set(NUMPY_LAYOUTS) - {"byte-swapped"}),  # Chainer wants the parameter's dtype
+    *sorted(set(NUMPY_LAYOUTS) - {"byte-swapped"}),  # Chainer requires the parameter's dtype
     "none",
     "an array of the model",
     "a state of the model",
@@ -322,11 +322,11 @@ GRADIENTS = (
 
 
 def nothing():
-    """Stands in for a method; it can be pickled."""
+    """Do nothing, in place of a method. Unlike a lambda, it can be pickled."""
 
 
 def build(cls, model):
-    """An optimizer of the class and a new model, the same at every call."""
+    """Return an optimizer of the class with a new model; every call gives the same."""
     optimizer = cls(lr=1e-2, alpha=model.alpha, momentum=0.8, eps=1e-4)
     rng = numpy.random.RandomState(model.seed)
     inner = chainer.Chain()
@@ -361,7 +361,7 @@ def build(cls, model):
     optimizer.setup(links[0])
     for param, one in zip(params, model.params):
         rule = param.update_rule
-        if rule is None:  # of a parameter that was registered before
+        if rule is None:  # a parameter that is registered twice, with "no rule" the first time
             continue
         if one.special in MEDDLINGS:
             if not (rule._hookable._pre_update_hooks or rule._hookable._post_update_hooks):
@@ -374,7 +374,7 @@ def build(cls, model):
 
 
 def give_gradients(optimizer, model, step):
-    """Gives each parameter its own gradient of this step."""
+    """Give each parameter its gradient of this step."""
     rng = numpy.random.RandomState(model.seed + step + 1)
     for (_, param), one in zip(sorted(optimizer.target.namedparams()), model.params):
         if param.array is None or one.gradient == "none":
@@ -397,8 +397,8 @@ def give_gradients(optimizer, model, step):
         param.grad = grad
 
 
-# Events between updates: each takes an optimizer, one of its parameters and a number. If it returns an optimizer,
-# training continues with that.
+# Events between updates. Each takes an optimizer, one of its parameters and a number; if it returns an optimizer,
+# training continues with that one.
 
 
 def replace_array(optimizer, param, number):
@@ -427,7 +427,7 @@ def replace_one_state(optimizer, param, number):
 
 
 def share_states(optimizer, param, number):
-    """As ChainerRL does: every state becomes a view of memory that processes share."""
+    """Make every state a view of a buffer, as ChainerRL does for memory that processes share."""
     for one in optimizer.target.params():
         for name, state in state_of(one).items():
             if isinstance(state, numpy.ndarray):
@@ -455,7 +455,7 @@ def set_lr(optimizer, param, number):
 
 
 def delete_alpha(optimizer, param, number):
-    """The first that Chainer's class reads, so that it too fails before it has changed a state."""
+    """Delete the hyperparameter that Chainer's class reads first, so that it too fails before it changes a state."""
     del optimizer.hyperparam.alpha
 
 
@@ -502,7 +502,7 @@ def use_other_threads(optimizer, param, number):
 
 def reshape_in_place(array, shape):
     with warnings.catch_warnings():
-        # NumPy 2.5 deprecates it.
+        # NumPy 2.5 deprecates setting the shape.
         warnings.simplefilter("ignore", DeprecationWarning)
         array.shape = shape
 
@@ -527,7 +527,7 @@ def resize_all(optimizer, param, number):
 
 
 def move_memory(optimizer, param, number):
-    """The same array objects, whose memory is elsewhere."""
+    """Move the memory of the arrays and keep the array objects."""
     for array in (param.array, *state_of(param).values()):
         shape, values = array.shape, array.copy()
         array.resize((100_000,), refcheck=False)
@@ -544,7 +544,7 @@ def copyparams(optimizer, param, number):
 
 
 def repeat_link(optimizer, param, number):
-    """A link gives way to two copies of itself, as `Link.repeat` makes them."""
+    """Replace a link by two copies of itself, made by `Link.repeat`."""
     name = ("first", "rest")[number % 2]
     repeated = optimizer.target[name].repeat(2, mode="copy")
     delattr(optimizer.target, name)
@@ -561,7 +561,7 @@ def go_on_with_pickled(optimizer, param, number):
 
 
 def has_every_state(optimizer):
-    """Where one is missing, Chainer fails to load it and leaves states of one float32 element behind."""
+    """If one is missing, Chainer fails to load it and leaves states of one float32 element behind."""
     return all(map(state_of, optimizer.target.params()))
 
 
@@ -675,7 +675,7 @@ ON_ANY_DEVICE = (
     initialize,
 )
 ON_CPU = (
-    # On a GPU only a parameter's shape is looked at, for the sake of speed.
+    # On a GPU, only the shapes of parameters are checked, to save time.
     reshape_state_alone,
     share_rule,
     share_states,
@@ -689,28 +689,28 @@ ON_CPU = (
     unlock,
 )
 ON_GPU = (to_other_gpu, move_state_to_other_gpu)
-# They free memory that other arrays may be views of, so they are not for every model.
+# These free memory of which other arrays may be views, so they do not suit every model.
 FREEING = (resize_all, move_memory)
 EVENTS = {event.__name__: event for event in (*ON_ANY_DEVICE, *ON_CPU, *ON_GPU, *FREEING)}
 
 
 def events_on(device):
-    """The names of the events that any model on the device can bear."""
+    """Return the names of the events that are possible for every model on the device."""
     return [event.__name__ for event in (*ON_ANY_DEVICE, *(ON_CPU if device == "@numpy" else ON_GPU))]
 
 
-# What is drawn
+# Strategies
 
 SHAPES = ((3,), (2, 3), (17,), (1,), (), (0,), (2, 0), (2, 1, 2), (5, 7))
 
 
 def mostly(usual, *others):
-    """A strategy that draws the usual value four times in five."""
+    """Return a strategy that draws the usual value four times in five."""
     return st.sampled_from([usual] * (4 * len(others)) + list(others))
 
 
 def models(dtypes=("f4", "f2", "f8"), device="@numpy"):
-    """Models of parameters of these dtypes, most of them of the first and on the device."""
+    """Return a strategy for models; most parameters have the first dtype and are on the device."""
     is_on_cpu = device == "@numpy"
     layouts = [*LAYOUTS, *(sorted(set(NUMPY_LAYOUTS) - {"broadcast"}) if is_on_cpu else ())]
     param = st.builds(
@@ -737,11 +737,11 @@ def models(dtypes=("f4", "f2", "f8"), device="@numpy"):
     )
 
 
-# How they are trained and compared
+# Training and comparison
 
 
 def outcome_of(call, *args):
-    """What a call returns, or the type of the error that it raises."""
+    """Return the result of a call, or the type of the error that it raises."""
     try:
         return call(*args)
     except Exception as error:
@@ -757,7 +757,7 @@ def update(optimizer, log):
 
 
 def has_misfits(optimizer, model):
-    """Whether a state that is about to be used has another shape than its parameter: Chainer fails, or broadcasts."""
+    """Whether the next update would use a state of another shape than its parameter. Chainer fails or broadcasts."""
     return any(
         state.shape != param.shape
         for param in optimizer.target.params()
@@ -769,19 +769,20 @@ def has_misfits(optimizer, model):
 
 
 def variance_is_sound(optimizer):
-    """Whether n - g * g is nowhere negative, of which Chainer would take the root."""
+    """Whether n - g * g is nowhere negative. Chainer's class takes the root of it."""
     states = map(state_of, optimizer.target.params())
     return all((state["n"] - state["g"] * state["g"] >= 0).all() for state in states if "n" in state)
 
 
 def train(model, *classes, after_events=lambda optimizer: None):
-    """Trains the first class beside the others: the same errors, records of hooks, bits and counts after each update.
+    """Train several classes side by side; assert the same errors, hook records, bits and counts after each update.
 
-    An update that finds a state of another shape must raise ValueError and change nothing, and ends the training.
+    If a state has another shape than its parameter, the update of the first class must raise ValueError and change
+    nothing; that ends the training.
 
     Args:
-        model: What to train.
-        *classes: Of the optimizers.
+        model: The model to train.
+        *classes: The classes of the optimizers; the first is compared with each other one.
         after_events: Called with each optimizer before each update.
     """
     optimizers = [build(cls, model) for cls in classes]
@@ -819,12 +820,12 @@ def train(model, *classes, after_events=lambda optimizer: None):
 
 
 def plain(cls, device="@numpy"):
-    """An optimizer of five plain parameters, p0 to p4."""
+    """Return an optimizer of five plain parameters, p0 to p4."""
     return build(cls, Model(around({"device": device})))
 
 
 def train_plain(optimizer, *steps, give=lambda optimizer: None):
-    """Updates once for each number of a step; `give` may replace gradients."""
+    """Update once for each step number; `give` may replace the gradients."""
     for step in steps:
         give_gradients(optimizer, Model(around()), step)
         give(optimizer)
@@ -833,7 +834,7 @@ def train_plain(optimizer, *steps, give=lambda optimizer: None):
 
 
 def assert_same(*optimizers):
-    """Asserts that the optimizers are the same in everything that an update may change."""
+    """Assert that optimizers are equal in everything that an update may change."""
     first, *others = map(snapshot_of, optimizers)
     for other in others:
         assert_same_bits(first, other)

@@ -1,4 +1,4 @@
-"""The rule in plain Python floats, sharing no code with what it is compared with."""
+"""The rule in plain Python floats: an oracle that shares no code with the package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def step(w, x, n, g, delta, *, lr=1e-4, alpha=0.95, momentum=0.9, eps=1e-4):
-    """One step of one element, in double precision: the new w, n, g and delta."""
+    """Step one element in double precision; return the new w, n, g and delta."""
     n = alpha * n + (1 - alpha) * x**2
     g = alpha * g + (1 - alpha) * x
     delta = momentum * delta - lr * x / math.sqrt(max(n - g**2, 0) + eps)
@@ -14,7 +14,7 @@ def step(w, x, n, g, delta, *, lr=1e-4, alpha=0.95, momentum=0.9, eps=1e-4):
 
 
 def run(w, gradients, **hyperparameters):
-    """Steps one element from a state of zeros once for each gradient: the last w, n, g and delta."""
+    """Step one element from a state of zeros once for each gradient; return the last w, n, g and delta."""
     state = (w, 0.0, 0.0, 0.0)
     for x in gradients:
         state = step(state[0], x, *state[1:], **hyperparameters)

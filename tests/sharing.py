@@ -1,4 +1,4 @@
-"""An equivalent of chainerrl.misc.async_: parameters and states in memory that processes share."""
+"""An equivalent of chainerrl.misc.async_, which puts parameters and states into memory that processes share."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy
 
 
 def as_shared_objects(owner):
-    """Moves the parameters of a link or the states of an optimizer to shared memory, and returns that, by name."""
+    """Move a link's parameters or an optimizer's states to shared memory; return that memory by name."""
     shared = {name: multiprocessing.RawArray(array.dtype.char, array.ravel()) for name, array, _ in entries(owner)}
     synchronize_to_shared_objects(owner, shared)
     return shared
 
 
 def synchronize_to_shared_objects(owner, shared):
-    """Puts views of shared memory in the place of the arrays of a link or an optimizer, and returns it."""
+    """Replace the arrays of a link or an optimizer by views of shared memory; return the link or optimizer."""
     for name, array, replace in entries(owner):
         replace(numpy.frombuffer(shared[name], array.dtype).reshape(array.shape))
     return owner
 
 
 def entries(owner):
-    """Each array with its name and what replaces it."""
+    """Yield the name of each array, the array, and a function that replaces it."""
     if isinstance(owner, chainer.Link):
         for path, param in owner.namedparams():
             yield path, param.array, functools.partial(setattr, param, "array")
@@ -32,7 +32,7 @@ def entries(owner):
     for path, param in owner.target.namedparams():
         rule = param.update_rule
         if rule.state is None:
-            # As ChainerRL has it, for Chainer lets nobody set the state.
+            # ChainerRL sets the private attribute too: Chainer has no public way to set the state.
             rule._state = {}
             rule.init_state(param)
         for name, state in list(rule.state.items()):
@@ -40,10 +40,10 @@ def entries(owner):
 
 
 def run_async(n_process, run_func):
-    """Calls ``run_func(index)`` in as many processes at once, and waits for them.
+    """Call ``run_func(index)`` in ``n_process`` concurrent processes and wait for them.
 
     Raises:
-        RuntimeError: One has failed.
+        RuntimeError: A process has failed.
     """
     processes = [multiprocessing.Process(target=run_func, args=(index,)) for index in range(n_process)]
     for process in processes:
@@ -52,4 +52,4 @@ def run_async(n_process, run_func):
         process.join()
     statuses = [process.exitcode for process in processes]
     if any(statuses):
-        raise RuntimeError(f"the processes have exited with {statuses}")
+        raise RuntimeError(f"the exit statuses of the processes are {statuses}")

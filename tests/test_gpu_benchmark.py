@@ -1,4 +1,4 @@
-"""The benchmark on a GPU, where there is none: that it runs and writes what it says, with times that mean nothing."""
+"""The GPU benchmark on a stand-in for a GPU: it runs and writes its results, but the times mean nothing."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Event:
     """cupy.cuda.Event."""
 
     def record(self):
-        """Now."""
+        """Record the current time."""
         self.at = time.perf_counter()
 
     def synchronize(self):
-        """Nothing is ever late."""
+        """Return at once: the stand-in has done its work already."""
 
 
 class TimedGpu(Gpu):
-    """A stand-in with what a benchmark asks for besides."""
+    """The stand-in, with the other parts of CuPy that the benchmark uses."""
 
     def __init__(self, folder):
-        """Adds it."""
+        """Add these parts."""
         super().__init__(folder)
         self.cuda.Event = Event
         self.cuda.get_elapsed_time = lambda begin, end: 1e3 * (end.at - begin.at)
@@ -57,29 +57,29 @@ class TimedGpu(Gpu):
         self.RawKernel = self.raw_kernel
 
     def install(self, patch):
-        """Chainer's kernel is noted and not run."""
+        """Install the stand-in; Chainer's kernel is recorded but not run."""
         super().install(patch)
         patch.setattr(ChainerRule, "_kernel", lambda *_: self.launches.append(Launch("Chainer's", 0, 0, -1, ())))
 
     def raw_kernel(self, source, name):
-        """That of a table, or one that keeps a device busy."""
+        """Make a table's kernel, or one that keeps the device busy."""
         if name == cuda_text.TABLE_NAME:
             return RawKernel(self, source, name)
         return lambda grid, block, arguments: self.spins.append(arguments) or time.sleep(1e-4)
 
     def ones(self, size, dtype):
-        """What is copied."""
+        """Make an array that records its copies."""
         data = SimpleNamespace(copy_from_device_async=lambda source, nbytes: self.copied.append(nbytes))
         return SimpleNamespace(data=data, nbytes=size * numpy.dtype(dtype).itemsize)
 
     def get_default_memory_pool(self):
-        """What is given back."""
+        """Return a pool that has nothing to free."""
         return SimpleNamespace(free_all_blocks=lambda: None)
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """A GPU, and cases that it can do in a second."""
+    """Return the stand-in, with cases that take it a second."""
     made = TimedGpu(tmp_path)
     made.install(monkeypatch)
     monkeypatch.setitem(sys.modules, "cupy", made)
@@ -94,7 +94,7 @@ def stand_in(tmp_path, monkeypatch):
 
 
 def test_every_contender_is_timed_on_every_case(stand_in):
-    """On the device, the host and the wall, once in each round."""
+    """Each round has a time on the device, on the host and by the wall clock."""
     results = gpu.measure()
     assert [(case["model"], case["kind"]) for case in results["cases"]] == [
         (name, kind) for name, _, kind in gpu.CASES
@@ -108,7 +108,7 @@ def test_every_contender_is_timed_on_every_case(stand_in):
     assert stand_in.spins
 
 
-def test_a_case_that_the_device_has_no_memory_for_is_left_out_with_a_line(stand_in, monkeypatch):
+def test_a_case_that_needs_too_much_memory_is_left_out_with_a_line(stand_in, monkeypatch):
     """The others are measured."""
     monkeypatch.setattr(gpu, "CASES", [("huge", [(10**8,)], "float32"), gpu.CASES[0]])
     results = gpu.measure()
@@ -117,7 +117,7 @@ def test_a_case_that_the_device_has_no_memory_for_is_left_out_with_a_line(stand_
 
 
 def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, monkeypatch):
-    """So that what is timed is what its name says."""
+    """Each contender launches the kernels that its name says."""
     monkeypatch.setattr(gpu, "CASES", gpu.CASES[1:2])
     for contender in gpu._contenders(gpu.CASES[0][1], "float32"):
         for _ in range(2):
@@ -136,7 +136,7 @@ def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, 
 
 
 def test_a_table_json_and_a_picture_are_written(stand_in, tmp_path):
-    """Of every case and contender, without a hole."""
+    """They have every case and every contender, without missing numbers."""
     results = gpu.measure(quick=True)
     pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     written = gpu_report.write(results, tmp_path)
@@ -149,7 +149,7 @@ def test_a_table_json_and_a_picture_are_written(stand_in, tmp_path):
 
 
 def test_ratios_are_taken_round_by_round():
-    """Ours took half of Chainer's time in the first round and a quarter in the second, and all of the copy's."""
+    """Ours takes half of Chainer's time in the first round, a quarter in the second, and as long as the copy."""
     case = {
         "seconds": {
             gpu.OURS: {"wall": [1.0, 2.0], "device": [1.0, 1.0]},
@@ -164,8 +164,8 @@ def test_ratios_are_taken_round_by_round():
     assert gpu_report.best_torch(case) == gpu.GRAPH
 
 
-def test_each_moves_the_bytes_that_its_bandwidth_is_of(stand_in):
-    """Nine arrays of the dtype; with masters three of halves and eight of floats. The copy moves as many."""
+def test_bandwidths_count_the_bytes_that_are_moved(stand_in):
+    """An update moves nine arrays, or with masters three of float16 and eight of float32. A copy moves as much."""
     for kind, of_one in (("float32", 36), ("float64", 72), ("float16", 18), (gpu.MASTERS, 38)):
         for contender in gpu._contenders([(1000,), (24,)], kind):
             assert contender.nbytes == of_one * 1024
@@ -175,21 +175,21 @@ def test_each_moves_the_bytes_that_its_bandwidth_is_of(stand_in):
 
 
 class Clock:
-    """Seconds that pass where the test says."""
+    """A clock that the test moves on."""
 
     now = 0.0
 
     def perf_counter(self):
-        """As that of time."""
+        """Return the time, as `time.perf_counter` does."""
         return self.now
 
     def sleep(self, seconds):
-        """They pass."""
+        """Move the clock on."""
         self.now += seconds
 
 
 def test_times_are_seconds_of_one_call(stand_in, monkeypatch):
-    """A call keeps the host for 2 s and the device, which is busy until the host is done, for 3 s."""
+    """A call takes 2 s on the host and 3 s on the device, which is kept busy until the host is done."""
     clock, log = Clock(), []
     monkeypatch.setattr(gpu, "time", clock)
     stand_in.cuda.Event = lambda: SimpleNamespace(record=lambda: log.append("event"), synchronize=lambda: None)
@@ -198,11 +198,11 @@ def test_times_are_seconds_of_one_call(stand_in, monkeypatch):
     assert gpu._on_device(contender, lambda seconds: log.append(f"spin {seconds}"), 5.0) == 3
     assert log == ["spin 10.001", "event", "update", "event"]
     monkeypatch.setattr(gpu, "_synchronize", lambda: clock.sleep(4))
-    assert gpu._on_host(contender) == (2, 3)  # four calls, and what is left to wait for
+    assert gpu._on_host(contender) == (2, 3)  # four calls, then 4 s for the device
 
 
-def test_a_torch_that_fails_is_left_out_with_a_line(stand_in, monkeypatch):
-    """The others are measured; so it is on a GPU that it was not built for."""
+def test_torch_is_left_out_with_a_line_if_it_fails(stand_in, monkeypatch):
+    """The others are measured. torch fails on a GPU for which it was not built."""
 
     def fail(*_, **__):
         raise RuntimeError("no kernel image is available")
@@ -218,8 +218,8 @@ def test_a_torch_that_fails_is_left_out_with_a_line(stand_in, monkeypatch):
     assert list(results["cases"][0]["seconds"]) == [gpu.OURS, gpu.PER_PARAMETER, gpu.CHAINER, gpu.COPY]
 
 
-def test_results_are_handed_over_after_each_case(stand_in):
-    """So that what stops the run loses none of them."""
+def test_the_callback_gets_the_results_after_each_case(stand_in):
+    """So an interrupted run has the results of the cases before."""
     numbers = []
     gpu.measure(quick=True, after_each=lambda results: numbers.append(len(results["cases"])))
     assert numbers == [1, 2]

@@ -1,4 +1,4 @@
-"""The benchmark of the host's cost, and the peer that torch compiles."""
+"""The benchmark of the host cost, and the benchmark's compiled torch step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ needs_cupy = pytest.mark.skipif(not HAS_CUPY, reason="CuPy is not installed")
 
 # The benchmarks are no part of the installed package.
 FIND = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[1])!r})\n"
-# Real CuPy, whose kernels do nothing, also on a machine with a GPU; hence in a process of its own.
+# This makes CuPy's kernels do nothing, also on a machine with a GPU, so it runs in a process of its own.
 LAUNCHES = """
 import json
 from rmsprop_graves import RMSpropGraves
@@ -35,7 +35,7 @@ print(json.dumps(launches))
 
 
 def test_every_row_is_measured_or_left_out_with_its_reason():
-    """Whole updates and single parameters on a CPU; the same on a GPU that need not exist, where CuPy is installed."""
+    """Rows are whole updates and single parameters on a CPU and, with CuPy, the same on a simulated GPU."""
     stdout, _ = run_python(f"{FIND}from benchmarks import host; print(host.json.dumps(host.measure(quick=True)))")
     results = json.loads(stdout)
     names = [row["what"] for row in results["rows"]]
@@ -55,8 +55,8 @@ def test_every_row_is_measured_or_left_out_with_its_reason():
 
 
 @needs_cupy
-def test_a_gpu_that_does_not_exist_is_asked_for_as_many_launches_as_a_real_one():
-    """One launch for the whole model by this package, one for each parameter by Chainer's class."""
+def test_the_simulated_gpu_gets_as_many_launches_as_a_real_one():
+    """This package makes one launch for the whole model, Chainer's class one for each parameter."""
     stdout, _ = run_python(FIND + LAUNCHES)
     assert json.loads(stdout) == {libraries.OURS: 1, libraries.CHAINER: 3}
 
@@ -71,8 +71,8 @@ def test_a_row_shows_the_median_of_the_ratios_of_its_rounds():
     assert "Left out: the rest (no reason)." in table
 
 
-def test_a_step_that_torch_compiles_again_is_no_measurement():
-    """torch compiles again when a number in the step has changed, and the time would be the compiler's."""
+def test_a_step_that_torch_compiles_again_is_an_error():
+    """torch compiles again when a number in the step has changed, and would be timed while it compiles."""
     torch = pytest.importorskip("torch")
     param = torch.ones(3, requires_grad=True)
     param.grad = torch.ones(3)

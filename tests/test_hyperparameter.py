@@ -1,4 +1,4 @@
-"""The four hyperparameters: their defaults, the values they take, and where they are set."""
+"""The four hyperparameters: their defaults, their valid values, and the places where they are set."""
 
 from __future__ import annotations
 

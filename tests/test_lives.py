@@ -1,4 +1,4 @@
-"""Whole lives of an optimizer, drawn at random and held step by step to a plain model of what Chainer does."""
+"""Random sequences of updates, changes and checkpoints, compared step by step with the model in plain_optimizer."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ from random_models import go_on_with_deepcopy, go_on_with_pickled, mostly, share
 
 from rmsprop_graves import RMSpropGraves, kernels
 
-# Not of no dimensions, for Chainer computes float32 arrays of none in float64.
+# Without zero-dimensional arrays: Chainer's class computes float32 ones in float64.
 SHAPES = [shape for shape in SHAPES_OF_ANY_MODEL if shape]
 
 
-# Hooks: for Chainer, and for the model as a function of array, gradient and loss scale to the new array and gradient
+# Hooks: objects for Chainer, and for the model functions (array, gradient, loss scale) -> (new array, new gradient)
 
 
 class Halve:
-    """Halves the gradient, for an optimizer or a rule."""
+    """A hook of an optimizer or a rule that replaces the gradient by half of it."""
 
     name = "halve"
     call_for_each_param = True
 
     def __call__(self, rule, param):
-        """Gives the parameter another array as its gradient."""
+        """Set a new array as the gradient."""
         if param.grad is not None:
             param.grad = numpy.asarray(param.grad * param.grad.dtype.type(0.5))
 
 
 class Shrink:
-    """Halves the parameter where it is."""
+    """A hook that halves the parameter in place."""
 
     name = "shrink"
     call_for_each_param = True
 
     def __call__(self, rule, param):
-        """Writes into the array."""
+        """Write to the array."""
         if param.array is not None:
             param.array[...] *= param.dtype.type(0.5)
 
@@ -85,11 +85,9 @@ HOOKS = {
     "WeightDecay": (lambda: optimizer_hooks.WeightDecay(0.25), decay),
     "GradientHardClipping": (lambda: optimizer_hooks.GradientHardClipping(-1, 1), clip),
 }
-# The one that is not called for each parameter is none for a rule.
-HOOKS_OF_RULES = sorted(set(HOOKS) - {"GradientHardClipping"})
 
 
-# What is drawn
+# Strategies
 
 PARAMETERS = st.lists(
     st.tuples(st.sampled_from("ab"), st.sampled_from(SHAPES), st.sampled_from(["f4", "f8", "f2"]), st.booleans()),
@@ -113,7 +111,7 @@ def drawn(shape, dtype, seed):
 
 
 def gradient(kind, shape, dtype, seed):
-    """An array, or none."""
+    """Return a gradient of a kind, or None."""
     if kind == "none":
         return None
     factors = {"zero": 0.0, "tiny": 1e-6 if dtype == HALF else 1e-40, "large": 100.0}
@@ -131,7 +129,7 @@ def gradient(kind, shape, dtype, seed):
 
 
 def save(kind, thing):
-    """The bytes of a checkpoint, or the entries of a dictionary."""
+    """Return a checkpoint: the bytes of a file, or a dict of entries."""
     if kind == "dictionary":
         serializer = chainer.serializers.DictionarySerializer()
         serializer.save(thing)
@@ -161,7 +159,7 @@ def load(kind, saved, thing):
 
 
 def can_load(kind, arrays):
-    """Whether a model of these can be loaded: an old h5py divides by the number of elements that it reads into one."""
+    """Whether a model of these arrays can be loaded. An old h5py divides by zero if it reads an empty array."""
     return kind != "hdf5" or all(array is None or array.size for array in arrays)
 
 
@@ -183,10 +181,10 @@ DAMAGES = {
 
 
 class Lives(RuleBasedStateMachine):
-    """An optimizer and the plain model of it, side by side.
+    """An optimizer and its plain model, side by side.
 
     Args:
-        cls: The optimizer's class; Chainer's own is asked for nothing that it is known to fail at.
+        cls: The optimizer's class. For Chainer's class, rules that it is known to fail at are skipped.
     """
 
     def __init__(self, cls):
@@ -196,7 +194,7 @@ class Lives(RuleBasedStateMachine):
         self.checkpoints = []
 
     def of(self, rank):
-        """One of the parameters: its path, itself, and its model."""
+        """Return one parameter: its path, the parameter, and its model."""
         found = sorted(dict(self.optimizer.target.namedparams()).items())
         path, param = found[rank % len(found)]
         return path, param, self.model.params[path]
@@ -207,7 +205,7 @@ class Lives(RuleBasedStateMachine):
         seed=SEEDS,
     )
     def set_up(self, params, values, seed):
-        """Two links with parameters of any shapes and dtypes, some of them not initialized yet."""
+        """Make two links with parameters of any shapes and dtypes, some of them uninitialized."""
         target = chainer.Chain()
         with target.init_scope():
             target.a, target.b = chainer.Link(), chainer.Link()
@@ -221,7 +219,7 @@ class Lives(RuleBasedStateMachine):
                 initializer = chainer.initializers.Constant(0.5, dtype) if is_lazy else array.copy()
                 setattr(target[link], f"p{i}", chainer.Parameter(initializer))
             models[f"/{link}/p{i}"] = Parameter(array, dtype)
-        # A parameter that is not initialized has none that can be read before.
+        # Before this, reading the gradient of an uninitialized parameter fails.
         target.cleargrads()
         self.optimizer = self.cls(**values).setup(target)
         in_order = {path: models[path] for path, _ in target.namedparams()}
@@ -230,7 +228,7 @@ class Lives(RuleBasedStateMachine):
     # Updates
 
     def update(self, *arguments):
-        """Both are updated, or both refuse to."""
+        """Update both; if the model refuses, the optimizer must raise an error that names the parameter."""
         try:
             self.model.update()
         except RefusedError as refused:
@@ -241,7 +239,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(kind=KINDS, seed=SEEDS)
     def update_with_gradients(self, kind, seed):
-        """Set by the program."""
+        """Update with gradients that the program sets."""
         for i, (path, param) in enumerate(sorted(self.optimizer.target.namedparams())):
             model = self.model.params[path]
             if model.array is not None and kind != "as it is":
@@ -251,7 +249,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(seed=SEEDS, of=st.sets(RANKS))
     def update_with_loss(self, seed, of):
-        """The gradients of a function in which some parameters occur."""
+        """Update with the gradients of a loss that depends on some of the parameters."""
         occurring = []
         for rank, (path, model) in enumerate(sorted(self.model.params.items())):
             model.grad = None
@@ -273,7 +271,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.is_ours)
     @rule(rank=RANKS, wrong=st.sampled_from(["of another shape", "that broadcasts", "complex", "a list"]))
     def update_with_wrong_gradient(self, rank, wrong):
-        """Set past Chainer's check: refused by the parameter's name, and no parameter is stepped."""
+        """A gradient set without Chainer's check is refused with the parameter's name, and no parameter is stepped."""
         path, param, model = self.of(rank)
         shrinks = "shrink" in self.model.hooks and self.model.hooks["shrink"][0] == "pre"
         if model.array is None or not (model.has_rule and model.enabled) or shrinks:
@@ -292,24 +290,24 @@ class Lives(RuleBasedStateMachine):
         names = "|".join(one.rpartition("/")[2] for one in refused)
         with pytest.raises((ValueError, TypeError), match=f"parameter ({names}): found "):
             self.optimizer.update()
-        # A hook that fails leaves it uncounted, and some gradients changed.
+        # If a hook fails before the step, the update does not count, and some gradients have changed.
         assert self.optimizer.t in (self.model.t, self.model.t + 1)
         self.model.t = self.optimizer.t
         self.optimizer.target.cleargrads()
         for other in self.model.params.values():
             other.grad = None
 
-    # What programs do between updates
+    # Changes between updates
 
     @rule(value=VALUES)
     def set_hyperparameter(self, value):
-        """Of the optimizer, as a schedule does."""
+        """Set a hyperparameter of the optimizer, as a schedule does."""
         setattr(self.optimizer, *value)
         self.model.hyperparameters = {**self.model.hyperparameters, value[0]: value[1]}
 
     @rule(rank=RANKS, value=VALUES)
     def set_hyperparameter_of_rule(self, rank, value):
-        """Its own, which wins over the optimizer's."""
+        """Set a rule's own value, which overrides the optimizer's."""
         _, param, model = self.of(rank)
         if model.has_rule:
             setattr(param.update_rule.hyperparam, *value)
@@ -317,7 +315,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(rank=RANKS)
     def unset_hyperparameters_of_rule(self, rank):
-        """It takes the optimizer's again."""
+        """Delete a rule's own values, so that it inherits the optimizer's again."""
         _, param, model = self.of(rank)
         for name in model.own:
             delattr(param.update_rule.hyperparam, name)
@@ -325,7 +323,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(HOOKS)), timing=st.sampled_from(["pre", "post"]))
     def add_or_remove_hook(self, name, timing):
-        """Of the optimizer."""
+        """Add a hook to the optimizer, or remove it."""
         if self.model.hooks.pop(name, None):
             self.optimizer.remove_hook(name)
         else:
@@ -334,9 +332,9 @@ class Lives(RuleBasedStateMachine):
                 self.optimizer.add_hook(make(), timing=timing)
                 self.model.hooks[name] = timing, plain
 
-    @rule(rank=RANKS, name=st.sampled_from(HOOKS_OF_RULES), timing=st.sampled_from(["pre", "post"]))
+    @rule(rank=RANKS, name=st.sampled_from(sorted(HOOKS)), timing=st.sampled_from(["pre", "post"]))
     def add_or_remove_hook_of_rule(self, rank, name, timing):
-        """It finds the float32 master of a half where there is one."""
+        """Add a hook to a rule, or remove it. It gets the float32 master of a float16 parameter if there is one."""
         _, param, model = self.of(rank)
         if model.hooks.pop(name, None):
             param.update_rule.remove_hook(name)
@@ -347,14 +345,14 @@ class Lives(RuleBasedStateMachine):
 
     @rule(rank=RANKS, enabled=st.booleans())
     def enable_or_disable(self, rank, enabled):
-        """One parameter."""
+        """Enable or disable the update of one parameter."""
         _, param, model = self.of(rank)
         if model.has_rule:
             param.update_rule.enabled = model.enabled = enabled
 
     @rule(link=st.sampled_from("ab"), enabled=st.booleans())
     def enable_or_disable_link(self, link, enabled):
-        """All of its parameters."""
+        """Enable or disable the updates of all parameters of a link."""
         of_link = self.optimizer.target[link]
         (of_link.enable_update if enabled else of_link.disable_update)()
         for path, model in self.model.params.items():
@@ -363,7 +361,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(zero=st.booleans())
     def clear_gradients(self, zero):
-        """Takes them away, or sets them to zero."""
+        """Remove all gradients, or set them to zero."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # zerograds
             (self.optimizer.target.zerograds if zero else self.optimizer.target.cleargrads)()
@@ -373,13 +371,13 @@ class Lives(RuleBasedStateMachine):
 
     @rule()
     def new_epoch(self):
-        """Counts."""
+        """Count an epoch."""
         self.optimizer.new_epoch()
         self.model.epoch += 1
 
     @rule(shape=st.sampled_from(SHAPES))
     def initialize_one(self, shape):
-        """Of those that are not initialized."""
+        """Initialize the first uninitialized parameter."""
         for path, model in self.model.params.items():
             if model.array is None:
                 param = dict(self.optimizer.target.namedparams())[path]
@@ -390,7 +388,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(rank=RANKS, shape=st.sampled_from(SHAPES), seed=SEEDS, keep=st.booleans())
     def resize(self, rank, shape, seed, keep):
-        """As of an embedding: another array, with a state that no longer fits, or none."""
+        """Replace the array, as for a growing embedding; keep the state, which no longer fits, or remove it."""
         _, param, model = self.of(rank)
         if model.array is None:
             return
@@ -402,14 +400,14 @@ class Lives(RuleBasedStateMachine):
 
     @rule(rank=RANKS, dtype=st.sampled_from(["f2", "f4", "f8"]), keep=st.booleans())
     def cast(self, rank, dtype, keep):
-        """To another dtype, with a state that stays as it is or follows."""
+        """Cast a parameter to another dtype; keep its state or cast it too."""
         _, param, model = self.of(rank)
         if model.array is None or (dtype == "f2" and not self.is_ours):
             return
         model.array, model.grad = model.array.astype(dtype), None
         param.cleargrad()
         param.array = model.array.copy()
-        # Which dtype a state takes that was loaded, and whose parameter is cast before its update, is not promised.
+        # The dtype of a loaded state is not documented if its parameter is cast before the next update.
         if model.state and not (keep and self.is_ours and not model.is_loaded):
             for name in STATES:
                 model.state[name] = model.state[name].astype(dtype)
@@ -417,12 +415,12 @@ class Lives(RuleBasedStateMachine):
 
     @rule()
     def share_states(self):
-        """As ChainerRL does: they become views of a buffer, which must be written."""
+        """Make every state a view of a buffer, as ChainerRL does; updates must write to the buffer."""
         share_states(self.optimizer, None, 0)
 
     @rule(rank=RANKS)
     def init_state(self, rank):
-        """From outside, as ChainerRL does."""
+        """Call a rule's init_state, as ChainerRL does."""
         _, param, model = self.of(rank)
         if model.has_rule and model.array is not None:
             param.update_rule._state = {}
@@ -431,14 +429,14 @@ class Lives(RuleBasedStateMachine):
 
     @rule(rank=RANKS)
     def replace_rule(self, rank):
-        """By a new one."""
+        """Replace a parameter's rule by a new one."""
         _, param, model = self.of(rank)
         param.update_rule = self.optimizer.create_update_rule()
         model.take_rule(False)
 
     @rule(rank=RANKS)
     def drop_rule(self, rank):
-        """The parameter is no longer trained."""
+        """Remove a parameter's rule, so that it is no longer trained."""
         if not self.model.hooks:
             _, param, model = self.of(rank)
             param.update_rule = None
@@ -447,7 +445,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(link=st.sampled_from("ab"), shape=st.sampled_from(SHAPES), seed=SEEDS)
     def grow(self, link, shape, seed):
-        """A link gets another parameter, with a rule of the optimizer's."""
+        """Add a parameter to a link, with a rule of the optimizer."""
         name = f"q{len(self.model.params)}"
         array = drawn(shape, "f4", seed)
         target = self.optimizer.target
@@ -461,7 +459,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(to=st.sampled_from(["device", "cpu"]), rank=RANKS)
     def move(self, to, rank):
-        """From NumPy to itself."""
+        """Move the model to the device on which it is."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # to_cpu
             self.optimizer.target.to_cpu() if to == "cpu" else self.optimizer.target.to_device("@numpy")
@@ -470,7 +468,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.is_ours)
     @rule(flag=st.booleans())
     def use_fp32_update(self, flag):
-        """Of the whole model; Chainer's method sets the rules that there are in any case."""
+        """Call the optimizer's method. Chainer enables it in the existing rules even if the flag is False."""
         if all(param.has_rule for param in self.model.params.values()):
             self.optimizer.use_fp32_update(flag)
             self.model.wide = flag
@@ -480,7 +478,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.is_ours)
     @rule(rank=RANKS, flag=st.booleans())
     def use_fp32_update_of_rule(self, rank, flag):
-        """Of one parameter."""
+        """Call the method of one parameter's rule."""
         _, param, model = self.of(rank)
         if model.has_rule:
             param.update_rule.use_fp32_update(flag)
@@ -488,7 +486,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(scale=st.sampled_from([None, 1.0, 8.0, 0.5]))
     def scale_loss(self, scale):
-        """By a power of two, which is divided out again."""
+        """Scale the loss by a power of two, so that dividing by it rounds nothing."""
         if scale is None:
             self.optimizer._loss_scale = None
         else:
@@ -497,13 +495,13 @@ class Lives(RuleBasedStateMachine):
 
     @rule()
     def set_up_again(self):
-        """The same model, with new rules."""
+        """Call setup again with the same model, which makes new rules."""
         self.optimizer.setup(self.optimizer.target)
         self.model.set_up()
 
     @rule(how=st.sampled_from(["pickle", "deepcopy"]))
     def go_on_with_copy(self, how):
-        """Chainer's parameters forget the scale of their gradient in it."""
+        """Continue with a copy of the optimizer. Chainer does not copy a parameter's loss scale."""
         go_on = {"pickle": go_on_with_pickled, "deepcopy": go_on_with_deepcopy}[how]
         self.optimizer = go_on(self.optimizer, None, 0)
         for model in self.model.params.values():
@@ -511,7 +509,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule()
     def start_again(self):
-        """A new optimizer of a copy of the model, as a program that was ended makes one before it loads."""
+        """Make a new optimizer of a copy of the model, as a restarted program does before it loads a checkpoint."""
         values = self.model.hyperparameters
         self.optimizer = self.cls(**values).setup(copy.deepcopy(self.optimizer.target))
         self.model = Optimizer(self.model.params, values, clamped=self.is_ours)
@@ -520,7 +518,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["auto", "numpy"]), number=st.integers(1, 3))
     def use_kernel(self, name, number):
-        """Either, on any number of threads."""
+        """Choose a kernel and the number of threads."""
         kernels.use_on_cpu(name)
         kernels.set_num_threads(number)
 
@@ -528,8 +526,8 @@ class Lives(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(FORMATS))
     def save_checkpoint(self, kind):
-        """Of the optimizer, and of the model."""
-        # What Chainer cannot load it is not asked to.
+        """Save the optimizer and the model."""
+        # Chainer's class cannot load a checkpoint in which a state is missing.
         if self.is_ours or all(param.state for param in self.model.params.values()):
             arrays = {path: copy.deepcopy(param.array) for path, param in self.model.params.items()}
             saved = save(kind, self.optimizer), save(kind, self.optimizer.target)
@@ -538,7 +536,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.checkpoints)
     @rule(number=RANKS, with_model=st.booleans())
     def load_checkpoint(self, number, with_model):
-        """Any of those that were saved, with the model of that time or without."""
+        """Load a saved checkpoint, with the saved model or without."""
         kind, optimizer, target, saved, arrays = self.checkpoints[number % len(self.checkpoints)]
         if not self.is_ours and not self.is_sound_for_chainer(saved):
             return
@@ -558,7 +556,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.is_ours)
     @rule(kind=st.sampled_from(FORMATS), model_first=st.booleans())
     def resume(self, kind, model_first):
-        """In a new optimizer and model, set up as the old ones were: as if training had not been interrupted."""
+        """Load into a new optimizer and model, configured as the old ones: training goes on as if uninterrupted."""
         params = self.model.params
         if not all(param.has_rule and is_as_after_an_update(param) for param in params.values()):
             return
@@ -586,11 +584,11 @@ class Lives(RuleBasedStateMachine):
         self.optimizer = resumed
         for model in params.values():
             model.grad = model.loss_scale = None
-            # No difference to the next update, unless what it goes by is set otherwise before.
+            # The next update decides again whether to use the master.
             model.take_master(model.loaded_master if model.master is None else model.master)
 
     def is_sound_for_chainer(self, saved):
-        """Whether each parameter has a state, and the saved one is of its shape and dtype."""
+        """Whether the checkpoint has a state for each parameter, with the parameter's shape and dtype."""
         rules = saved[2]
         return rules.keys() == self.model.params.keys() and all(
             rules[path][1] is not None
@@ -600,7 +598,7 @@ class Lives(RuleBasedStateMachine):
         )
 
     def has_arrays_like(self, arrays):
-        """Whether the model has the parameters that a checkpoint has, of the same shapes and dtypes."""
+        """Whether the model has the same parameters as a checkpoint, with the same shapes and dtypes."""
         return arrays.keys() == self.model.params.keys() and all(
             array is not None
             and param.array is not None
@@ -611,7 +609,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.is_ours)
     @rule(damage=st.sampled_from(sorted(DAMAGES)), name=st.sampled_from(STATES), rank=RANKS)
     def load_damaged_checkpoint(self, damage, name, rank):
-        """Of the very optimizer that loads it: refused, and nothing has changed."""
+        """Damage the optimizer's own checkpoint and load it: it is refused, and nothing changes."""
         path, _, model = self.of(rank)
         if not model.state or (damage == "NaN" and not model.state[name].size):
             return
@@ -624,7 +622,7 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def is_as_the_model(self):
-        """Counts, arrays, gradients, states and masters, to the bit."""
+        """Counts, arrays, gradients, states and masters are bit-identical to the model's."""
         if not hasattr(self, "optimizer"):
             return
         expected = {"/t": self.model.t, "/epoch": self.model.epoch}
@@ -647,7 +645,7 @@ class Lives(RuleBasedStateMachine):
 
 
 def is_as_after_an_update(param):
-    """Whether nothing has been replaced since that a checkpoint does not tell of."""
+    """Whether state and master are as an update leaves them, so that a checkpoint restores them exactly."""
     if param.array is None or (param.state is None and param.enabled and param.t > 0):
         return False
     is_wide = param.wide and param.dtype == HALF
@@ -663,12 +661,12 @@ def is_as_after_an_update(param):
 
 @pytest.fixture
 def small_spans(monkeypatch):
-    """The best kernel, which divides even small arrays among threads."""
+    """Use the best kernel, and divide even small arrays among threads."""
     use_on_cpu("auto", monkeypatch)
 
 
 def live(cls, lives):
-    """Runs so many lives of up to 50 steps."""
+    """Run this many random lives of up to 50 steps."""
     with numpy.errstate(all="ignore"):
         run_state_machine_as_test(
             lambda: Lives(cls),
@@ -677,12 +675,12 @@ def live(cls, lives):
 
 
 @pytest.mark.usefixtures("small_spans")
-def test_any_life_is_that_of_the_plain_model():
-    """Bits, counts, and errors that leave nothing changed."""
+def test_every_random_life_agrees_with_the_plain_model():
+    """Bits and counts agree after every step, and errors change nothing."""
     live(RMSpropGraves, 400)
 
 
 @pytest.mark.usefixtures("small_spans")
-def test_the_plain_model_is_of_what_chainers_class_does():
-    """But for a variance below zero, which it takes the root of, and for what it is known to fail at."""
+def test_the_plain_model_agrees_with_chainers_class():
+    """Without the clamp of a negative variance, and without the operations at which Chainer's class fails."""
     live(ChainerRMSpropGraves, 200)

@@ -17,8 +17,8 @@ import rmsprop_graves
 from rmsprop_graves import RMSpropGraves
 
 
-def test_the_public_names_are_those_documented():
-    """Each is found by name, by dir() and by a star import. Any other is an AttributeError that names it."""
+def test_the_public_names_are_the_documented_names():
+    """Attribute access, dir() and a star import find each. Any other name is an AttributeError that contains it."""
     namespace = {}
     exec("from rmsprop_graves import *", namespace)
     names = {"RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"}
@@ -40,8 +40,8 @@ def test_a_public_object_is_named_by_the_package(name):
 
 
 @pytest.mark.parametrize("name", rmsprop_graves.__all__)
-def test_source_of_a_public_object_is_its_own_or_none(name):
-    """inspect looks for a class in the file of the module that it names: it may find nothing, but no other lines."""
+def test_inspect_finds_the_source_of_a_public_object_or_nothing(name):
+    """inspect looks for a class in the file of its ``__module__``: it may find nothing, but no other lines."""
     public = getattr(rmsprop_graves, name)
     if inspect.isclass(public):
         with pytest.raises(OSError, match=r"could not find class definition|source code not available"):
@@ -53,7 +53,7 @@ def test_source_of_a_public_object_is_its_own_or_none(name):
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.8 and 3.9 cannot evaluate int | None")
 @pytest.mark.parametrize("name", rmsprop_graves.__all__)
 def test_type_hints_of_a_public_object_can_be_evaluated(name):
-    """Those of a class are evaluated among the names of the module that it names."""
+    """A class's hints are evaluated with the names of its ``__module__``."""
     public = getattr(rmsprop_graves, name)
     typing.get_type_hints(public)
     if inspect.isclass(public):
@@ -76,7 +76,7 @@ def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests()
 
 
 def test_the_kernels_are_an_attribute_of_the_package():
-    """This works before anything else of the package is used."""
+    """They can be used without importing anything else of the package first."""
     code = """
         import rmsprop_graves
         rmsprop_graves.kernels.use_on_cpu("numpy")

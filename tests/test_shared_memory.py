@@ -1,4 +1,4 @@
-"""Two processes that train one model in shared memory, as in ChainerRL's A3C: by turns to the bits of one process."""
+"""Two processes train one model in shared memory, as in ChainerRL's A3C, in turns and at the same time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rmsprop_graves.kernels import threads
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork, as ChainerRL does")
 
-# Which process makes which update.
+# The process that makes each update.
 TURNS = [0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 0, 1, 0, 0, 1]
-# Updates before the model is shared, and whether the processes train with the optimizer that they inherit.
+# Updates before the model is shared, and whether the processes use the optimizer inherited from their parent.
 LIVES = [(before, inherits) for before in (0, 3) for inherits in (False, True)]
 SHAPES = [(40, 5), (7,), (1,), (300,)]
 FREE_UPDATES = 400
@@ -30,7 +30,7 @@ FREE_UPDATES = 400
 
 @pytest.fixture(params=["sharing", "chainerrl.misc.async_"], ids=["equivalent", "chainerrl"])
 def sharing(request):
-    """The name of the module that shares: an equivalent of ChainerRL's, and ChainerRL's own."""
+    """The name of the module that shares arrays: ChainerRL's own or an equivalent."""
     package = request.param.partition(".")[0]
     if importlib.util.find_spec(package) is None:
         pytest.skip(not_installed(package))
@@ -38,19 +38,19 @@ def sharing(request):
 
 
 def require(kernel):
-    """Skips the test of a kernel that is not there."""
+    """Skip the test if the kernel is not available."""
     if kernel == "numba":
         pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
 
 
 def new_optimizer(cls, seed):
-    """An optimizer of a new model."""
+    """Return an optimizer of a new model."""
     rng = numpy.random.RandomState(seed)
     return cls(lr=1e-2).setup(Arrays(*(numpy.asarray(rng.standard_normal(shape), "f") for shape in SHAPES)))
 
 
 def update(optimizer, time):
-    """An update that depends on the parameters and the time alone."""
+    """Make an update that depends only on the parameters and the time."""
     rng = numpy.random.RandomState(time)
     optimizer.lr = 1e-2 * 0.98**time
     for param in optimizer.target.params():
@@ -59,20 +59,20 @@ def update(optimizer, time):
 
 
 def two_processes(function, *args):
-    """Calls a function of this file in a new interpreter, which has no other thread when it forks."""
+    """Call a function of this file in a new interpreter, which has no other threads when it forks."""
     code = f"""
         import rmsprop_graves
         import test_shared_memory
         test_shared_memory.{function.__name__}(*{args!r})
     """
     path = str(Path(__file__).resolve().parent)
-    # The BLAS of NumPy has threads of its own, which Python 3.12 warns of at a fork.
+    # NumPy's BLAS has threads of its own, and Python 3.12 warns of a fork beside other threads.
     _, stderr = run_python(code, PYTHONPATH=path, OPENBLAS_NUM_THREADS="1")
     assert stderr == ""
 
 
 def prepare(sharing, kernel):
-    """Forks from here on, and divides small arrays among threads; returns the module that shares and the class."""
+    """Use fork and divide small arrays among threads; return the module that shares arrays, and the class."""
     multiprocessing.set_start_method("fork")
     module = importlib.import_module(sharing)
     if kernel == "chainer":
@@ -84,7 +84,7 @@ def prepare(sharing, kernel):
 
 
 def share(module, optimizer):
-    """Moves parameters and states to shared memory; returns what makes those of another optimizer the same."""
+    """Move parameters and states to shared memory; return a function that makes another optimizer use that memory."""
     shared = [module.as_shared_objects(owner) for owner in (optimizer.target, optimizer)]
 
     def join(other):
@@ -96,12 +96,12 @@ def share(module, optimizer):
 
 
 def train_by_turns(module, cls, before, inherits):
-    """Two processes train by turns, and then their parent makes an update; returns what it finds."""
+    """Train by two processes in turns, then make an update in their parent; return its arrays and the children's t."""
     optimizer = new_optimizer(cls, seed=0)
     for time in range(before):
         update(optimizer, time)
     join = share(module, optimizer)
-    # From here on the plan holds the shared arrays, and a process that inherits it begins with it.
+    # After this update the plan holds the shared arrays; a process that inherits the optimizer inherits the plan.
     update(optimizer, before)
     barrier, times = multiprocessing.Barrier(2), multiprocessing.RawArray("i", 2)
 
@@ -119,15 +119,15 @@ def train_by_turns(module, cls, before, inherits):
 
 
 def train_all_by_turns(folder, sharing, kernel):
-    """Saves what each of LIVES comes to."""
+    """Save the results of each of LIVES."""
     module, cls = prepare(sharing, kernel)
     for before, inherits in LIVES:
         numpy.savez(Path(folder) / f"{before} {inherits}.npz", **train_by_turns(module, cls, before, inherits))
 
 
 @pytest.mark.parametrize("kernel", ["chainer", "numba", "numpy"])
-def test_two_processes_by_turns_have_the_bits_of_one(tmp_path, sharing, kernel):
-    """In parameters and states, whichever class and kernel; each optimizer counts the updates that it has made."""
+def test_two_processes_in_turns_have_the_bits_of_one(tmp_path, sharing, kernel):
+    """Parameters and states are bit-identical with every kernel; each optimizer counts only its own updates."""
     require(kernel)
     two_processes(train_all_by_turns, str(tmp_path), sharing, kernel)
     for before, inherits in LIVES:
@@ -142,7 +142,7 @@ def test_two_processes_by_turns_have_the_bits_of_one(tmp_path, sharing, kernel):
 
 
 def train_freely(folder, sharing, kernel):
-    """Two processes train at once, without a lock: p0 is drawn to 1 by the first, p1 by the second, p2 by both."""
+    """Train by two processes at once, without a lock: the first moves p0 to 1, the second p1, and both p2."""
     module, cls = prepare(sharing, kernel)
 
     def new():
@@ -167,11 +167,11 @@ def train_freely(folder, sharing, kernel):
 
 
 @pytest.mark.parametrize("kernel", ["numba", "numpy"])
-def test_the_updates_of_two_processes_at_once_land(tmp_path, sharing, kernel):
-    """One may overwrite what the other has just written, but no step goes too far, and nothing turns NaN.
+def test_concurrent_updates_of_two_processes_move_the_parameters(tmp_path, sharing, kernel):
+    """One process may overwrite an update of the other, but no step goes too far, and nothing becomes NaN.
 
-    Without momentum a step is at most lr / sqrt(eps), a tenth, of the distance to where the gradient draws to, be n
-    and g of one update or of two. A quarter of the updates would do to halve the distance.
+    Without momentum a step is at most lr / sqrt(eps), a tenth, of the distance to 1, even if n and g are of different
+    updates. A quarter of the updates would be enough to halve the distance.
     """
     require(kernel)
     two_processes(train_freely, str(tmp_path), sharing, kernel)

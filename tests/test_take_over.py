@@ -1,4 +1,4 @@
-"""This package's class in the place of Chainer's, whatever a program imports first."""
+"""`install_in_chainer` replaces Chainer's class, whatever a program imports first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One parameter: its rule, its hyperparameters, its state and its step."""
+"""The update rule of one parameter: hyperparameters, state and step."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_rule_takes_values_in_its_constructor():
 
 
 def test_a_disabled_rule_does_nothing_until_enabled():
-    """It makes no step and no state, and its t does not count."""
+    """It makes no step and no state, and does not count the update in its t."""
 
     def prepare(cls):
         optimizer = cls().setup(Arrays(*gradients(3, 3)))
@@ -185,7 +185,7 @@ def test_update_core_gpu_calls_the_cupy_kernel(monkeypatch, has_grad):
     ids=["shape", "dtype"],
 )
 def test_the_step_of_one_parameter_refuses_a_wrong_gradient(monkeypatch, method, grad, error, message):
-    """A program may call these methods itself; nothing has moved when the error comes."""
+    """A program may call these methods itself. The error changes nothing."""
     monkeypatch.setattr(kernels, "on_gpu", lambda: pytest.fail("the kernel was asked for"))
     optimizer = train(RMSpropGraves().setup(Arrays(*gradients((2, 3)))), [gradients((2, 3))])
     param = optimizer.target.p0

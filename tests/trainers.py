@@ -19,14 +19,14 @@ ITERATIONS = EPOCHS * ITERATIONS_PER_EPOCH
 
 
 def classifier(seed=0):
-    """Two layers with biases, drawn from a seed. The classes are Chainer's, so that it can be pickled."""
+    """Return a classifier with random weights and biases. It is made of Chainer's classes, so it can be pickled."""
     random = numpy.random.RandomState(seed)
     weights, biases = random.randn(2, 4, 4), random.randn(2, 4)
     return links.Classifier(links.Highway(4, False, functions.tanh, *weights, *biases))
 
 
 def dataset(seed=0, size=8 * ITERATIONS_PER_EPOCH):
-    """Points, and for each the direction of four in which it is farthest."""
+    """Return random points; the class of each is the one of four directions in which it is farthest."""
     random = numpy.random.RandomState(seed)
     x = random.randn(size, 4).astype(numpy.float32)
     directions = numpy.random.RandomState(100).randn(4, 4)
@@ -34,7 +34,7 @@ def dataset(seed=0, size=8 * ITERATIONS_PER_EPOCH):
 
 
 def next_order(order, position):
-    """The order of the next epoch depends on the last one alone, so that a snapshot holds all of it."""
+    """Order the samples of the next epoch by the last order alone, so that a snapshot contains all that it needs."""
     return numpy.roll(order, 7)
 
 
@@ -74,7 +74,7 @@ def assert_same_history(actual, expected):
 
 
 def log_of(trainer):
-    """The entries of LogReport without the elapsed time, which every entry must have."""
+    """Return LogReport's entries without their elapsed time, after a check that each has one."""
     entries = [dict(entry) for entry in trainer.get_extension("LogReport").log]
     for entry in entries:
         assert entry.pop("elapsed_time") > 0
@@ -82,7 +82,7 @@ def log_of(trainer):
 
 
 def extend_with_log(trainer, test=True):
-    """Add LogReport, and Evaluator on other points."""
+    """Add LogReport and, if `test` is true, Evaluator on other points."""
     if test:
         iterator = SerialIterator(dataset(seed=1, size=12), 8, repeat=False, shuffle=False)
         trainer.extend(extensions.Evaluator(iterator, optimizer_of(trainer).target))

@@ -1,9 +1,8 @@
 """The step in CUDA C++, with the types, names and sizes to compile and launch it. Does not import CuPy.
 
-Plain CUDA C++ would not give the bits of a CPU: the compiler fuses a multiplication with an addition, and CuPy makes it
-flush subnormal float32 numbers to zero. So the arithmetic is inline PTX, whose instructions round to nearest and keep
-subnormal numbers. Other compilers get plain operators and must not fuse
-them (``-ffp-contract=off``).
+Plain CUDA C++ would not give the bits of a CPU: the compiler fuses a multiplication with an addition, and CuPy makes
+it flush subnormal float32 numbers to zero. So the arithmetic is inline PTX, whose instructions round to nearest and
+keep subnormal numbers. Other compilers get plain operators and must not fuse them (``-ffp-contract=off``).
 """
 
 from __future__ import annotations

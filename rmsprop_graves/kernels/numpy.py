@@ -10,7 +10,7 @@ import numpy
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # Elements of a block: five arrays and two temporaries of this length fit into a core's second-level cache, and the
-# overhead of seventeen NumPy calls is small beside the arithmetic.
+# overhead of about twenty NumPy calls is small beside the arithmetic.
 BLOCK = 1 << 15
 # The iterator copies a gradient that overlaps a written array, unless both are traversed in the same order.
 _OP_FLAGS: Any = [
@@ -115,7 +115,7 @@ def _decay(state: Any, rate: Any) -> None:
 
 
 def _filled(like: Any, value: Any) -> Any:
-    """An array of one value: NumPy has no fast loop for the maximum of an array and a number."""
+    """Returns an array of one value. NumPy has no fast loop for the maximum of an array and a scalar."""
     return _block_of(value, like.dtype)[: like.size].reshape(like.shape)
 
 

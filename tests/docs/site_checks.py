@@ -11,7 +11,7 @@ from urllib.parse import unquote, urldefrag
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-# Switch off whatever asks other machines for something.
+# Disable everything that sends requests to other machines.
 ARGUMENTS = [
     "--disable-gpu",
     "--disable-quic",
@@ -21,7 +21,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-# Each of these scripts returns the faults of the open page as sentences.
+# Each script returns the faults of the open page as sentences.
 FORMULAS = r"""async () => {
     await window.MathJax?.startup?.promise;
     const faults = [];
@@ -90,7 +90,7 @@ ANCHORS = "() => [...document.querySelectorAll('[id]')].map(element => element.i
 
 
 def find_chromium():
-    """The path of a Chromium or Chrome, or None."""
+    """Return the path of a Chromium or Chrome, or None."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -101,7 +101,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(folder):
-    """Serve a folder on this machine; give its address."""
+    """Serve a folder on this machine; yield its address."""
     handler = functools.partial(_Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -115,7 +115,7 @@ def served(folder):
 
 @contextlib.contextmanager
 def watched(browser, address):
-    """Open a new tab that gets nothing but the address, and give it with a list of its errors."""
+    """Open a tab that may load only from the address; yield it and a list of its faults."""
     faults = []
 
     def route(route):
@@ -145,7 +145,7 @@ def watched(browser, address):
 
 
 def faults_of_site(browser, folder):
-    """The faults of a folder's pages: as they load, in light on a desktop and in dark on a phone."""
+    """Return the faults of a folder's pages, checked in light mode on a desktop and in dark mode on a phone."""
     faults, links, anchors = [], [], {}
     with served(folder) as address:
         for path in sorted(folder.rglob("*.html")):
@@ -175,7 +175,7 @@ def faults_of_site(browser, folder):
 
 
 def search(browser, folder, word):
-    """Type a word into the search of the first page; return the titles found, and the faults."""
+    """Search for a word on the first page; return the titles that are found, and the faults."""
     with served(folder) as address, watched(browser, address) as (page, faults):
         page.goto(address + "index.html")
         page.locator("input[name=q]").first.fill(word)

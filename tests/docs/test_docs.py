@@ -1,6 +1,6 @@
-"""The commands and the README's Python run and print what the documentation shows.
+"""The commands of the documentation and the Python code of the README run and print what is shown.
 
-`make docs` runs the documentation's own Python, by Sphinx.
+`make docs` runs the Python code of the documentation, by Sphinx.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ END = "== end of the output of a command"
 
 
 def commands_of(page):
-    """The commands that a page shows, each with its output; a block marked as not run is left out."""
+    """Return a page's commands with their outputs, except blocks that are marked as not run."""
     commands = []
     for block in CONSOLE.finditer(page):
         if "not run" in (block["comment"] or ""):
@@ -59,7 +59,7 @@ def commands_of(page):
 
 
 def faults_of(page, folder):
-    """The differences between a page and a run of its commands in a folder, one after another."""
+    """Run a page's commands in a folder, one after another; return the differences from the page."""
     (folder / "docs").mkdir()
     shutil.copytree(DOCS / "examples", folder / "docs" / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     commands = commands_of(page)
@@ -86,7 +86,7 @@ def faults_of(page, folder):
     outputs = re.findall(rf"(.*?)\n{END} (\d+)\n", done.stdout, re.S)
     faults = [] if len(outputs) == len(commands) else [f"only {len(outputs)} of {len(commands)} commands were run"]
     for (command, expected), (output, status) in zip(commands, outputs):
-        # Python 3.8 and 3.9 name options otherwise, and codes that move the cursor are invisible.
+        # Python 3.8 and 3.9 have another title for options, and escape codes that move the cursor are invisible.
         output = re.sub(r"\x1b\[\d*[A-Z]", "", output.replace("optional arguments:", "options:"))
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
         if expected and not doctest.OutputChecker().check_output(expected.strip(), output.strip(), flags):
@@ -97,8 +97,8 @@ def faults_of(page, folder):
 
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if commands_of(page)])
-def test_commands_of_a_page_print_what_it_shows(name, tmp_path):
-    """They run in a folder with a clone's examples, with the interpreter's own commands first on the path."""
+def test_commands_of_a_page_print_the_output_on_the_page(name, tmp_path):
+    """They run in a folder with the examples; the interpreter's scripts come first on the PATH."""
     text = str(commands_of(PAGES[name]))
     for word, modules in NEEDS.items():
         for module in modules if word in text else ():
@@ -119,8 +119,8 @@ def test_commands_of_a_page_print_what_it_shows(name, tmp_path):
         ("$ exit 0", "only 0 of 1"),
     ],
 )
-def test_a_command_that_prints_something_else_is_found(block, fault, tmp_path):
-    """The check can fail."""
+def test_the_check_finds_a_command_that_prints_something_else(block, fault, tmp_path):
+    """It also finds a command that fails or does not run."""
     faults = faults_of(f"Text.\n\n```console\n{block}\n```\n", tmp_path)
     assert faults == [] if fault is None else fault in faults[0]
 
@@ -135,7 +135,7 @@ def test_a_block_that_is_not_run_says_why():
 
 
 def unrun(page):
-    """The opening lines of blocks of Python and of commands that nothing runs."""
+    """Return the opening lines of blocks of Python or commands that no test runs."""
     shells = {"bash", "sh", "shell", "shell-session", "zsh"}
     pythons = {"python", "python3", "py", "pycon", "ipython", "ipython3"}
     blocks = FENCE.finditer(page)
@@ -144,8 +144,8 @@ def unrun(page):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_block_of_a_page_is_of_a_kind_that_is_run(name):
-    """Python is in doctest or testcode, and commands are in console."""
+def test_every_block_of_a_page_is_run_by_a_test(name):
+    """Python is in blocks of doctest or testcode, and commands are in blocks of console."""
     assert unrun(PAGES[name]) == []
     for opening in ("```python", "~~~ py", "  ````pycon", ":::{code-block} python", "```{code} bash"):
         assert unrun(f"{PAGES[name]}\n{opening}\n1\n") == [opening]
@@ -158,8 +158,8 @@ def test_every_page_has_content(name):
     assert text.strip()
 
 
-def test_every_target_of_make_that_is_named_exists():
-    """The README and the documentation name them."""
+def test_every_make_target_in_the_text_exists():
+    """The text is the README and the documentation."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"\bmake ([a-z-]+)\b(?= *[`#\n])", "\n".join([README, *PAGES.values()])))
     assert "test" in named
@@ -171,7 +171,7 @@ README_PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
 
 @pytest.mark.parametrize("number", range(len(README_PYTHON)))
 def test_python_of_the_readme_runs(number):
-    """Each block runs after the blocks before it, with a model of the reader's."""
+    """Each block runs after the earlier blocks, with a model defined."""
     code = "import rmsprop_graves, chainer\nmodel = chainer.links.Linear(3, 2)\n"
     if "comm" in README_PYTHON[number]:
         pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
@@ -181,7 +181,7 @@ def test_python_of_the_readme_runs(number):
 
 
 def test_commands_of_the_readme_that_ask_the_launcher_run():
-    """The other commands of the README install, train or test."""
+    """Other tests cover the other commands, which install, train or test."""
     options = set(re.findall(r"python -m rmsprop_graves (--[a-z]+)", README))
     assert "--info" in options
     for option in options:
@@ -189,7 +189,7 @@ def test_commands_of_the_readme_that_ask_the_launcher_run():
 
 
 def test_signatures_in_the_reference_are_those_of_the_methods():
-    """Signatures are written there for the methods that come from Chainer's classes."""
+    """The reference contains signatures of methods that are inherited from Chainer's classes."""
     pages = "".join(page for name, page in PAGES.items() if name.startswith("reference/"))
     written = re.findall(r"\{py:method\} (\w+)\.(\w+)\((.*)\)$", pages, re.M)
     assert len(written) > 10
@@ -200,7 +200,7 @@ def test_signatures_in_the_reference_are_those_of_the_methods():
 
 
 def test_a_missing_or_superfluous_entry_in_the_reference_fails_the_build(tmp_path, monkeypatch):
-    """The error names each."""
+    """The error contains each name."""
     pytest.importorskip("sphinx", reason=not_installed("sphinx"))
     monkeypatch.syspath_prepend(str(DOCS))
     completeness = importlib.import_module("completeness")

@@ -1,4 +1,4 @@
-"""The example scripts, run as a user runs them: small, on real data, and interrupted at chosen moments."""
+"""The example scripts, run as a user runs them: on a small scale, on real data, and interrupted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skips import not_installed
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 OPTIONS = {"train_digits.py": ["--epoch", "2"], "train_text.py": ["--epoch", "2", "--unit", "16", "--text", "text"]}
 
-# Runs a script and presses Ctrl-C, once or twice, when a function is called for the n-th time.
+# Run a script and press Ctrl-C, once or twice, when a function is called for the n-th time.
 PRESS = """
 import importlib, operator, os, runpy, signal, sys
 import rmsprop_graves
@@ -41,7 +41,7 @@ setattr(owner, name, press_and_call)
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# The scripts set it themselves, but too late if `press` has imported NumPy.
+# The scripts set this themselves, but too late if PRESS has already imported NumPy.
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 IN_AN_UPDATE = ("chainer", "Variable", "backward")
 IN_AN_EVALUATION = ("chainer.training.extensions", "Evaluator", "evaluate")
@@ -57,7 +57,7 @@ def require(script):
 
 
 def run(folder, script, *options, launcher=(), press=None, status=0):
-    """Run a script in a folder to the expected exit status; press says where Ctrl-C is pressed."""
+    """Run a script in a folder and assert its exit status; `press` has the arguments of PRESS."""
     require(script)
     (folder / "text").write_text("\n".join(topics[name] for name in sorted(topics))[:21_000], encoding="utf-8")
     start = launcher if press is None else ["-c", PRESS, *map(str, press)]
@@ -69,7 +69,7 @@ def run(folder, script, *options, launcher=(), press=None, status=0):
 
 
 def run_here(folder, monkeypatch, script, *options):
-    """Run a script that exits before it trains, in this process to save time; return its argument to sys.exit."""
+    """Run a script that exits before it trains, in this process to save time; return sys.exit's argument."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that what the script sets is undone
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -80,17 +80,17 @@ def run_here(folder, monkeypatch, script, *options):
 
 
 def log_of(folder):
-    """The log of a run."""
+    """Return the log of a run."""
     return json.loads((folder / "out" / "log.json").read_text())
 
 
 def without_time(log):
-    """The log without the times, which differ between equal runs."""
+    """Return a log without the times, which differ between equal runs."""
     return [{name: value for name, value in entry.items() if name != "elapsed_time"} for entry in log]
 
 
 def last_snapshot(folder):
-    """The arrays of the snapshot with the most steps, without their times."""
+    """Return the arrays and the log of the snapshot with the most steps, without times."""
     path = max((folder / "out").glob("snapshot_iter_*"), key=lambda path: int(path.name.rpartition("_")[2]))
     with numpy.load(path) as file:  # fails on pickled objects
         arrays = {name: file[name] for name in file.files if name != "_snapshot_elapsed_time"}
@@ -129,13 +129,13 @@ def test_digits_under_the_launcher_leave_the_same_log(tmp_path, whole_run):
 
 
 def test_digits_schedule_shifts_the_learning_rate(whole_run):
-    """The log holds the rate of each epoch."""
+    """The log has the rate of each epoch."""
     folder, _ = whole_run("train_digits.py")
     assert [entry["lr"] for entry in log_of(folder)] == [1e-3, 1e-3 * 0.8]
 
 
 def test_digits_leave_the_files_that_they_name(whole_run):
-    """The plots are pictures with something in them."""
+    """The plots are pictures that are not blank."""
     folder, output = whole_run("train_digits.py")
     named = re.findall(r"out/\S*[^\s,]", output)
     assert named == ["out/loss.png", "out/accuracy.png", "out/log.json", "out/snapshot_iter_180"]
@@ -164,8 +164,8 @@ def test_text_costs_less_than_its_order0_entropy(tmp_path):
     assert len(output.partition("A sample:\n\n")[2]) > 400
 
 
-def test_text_entropy_is_that_of_the_held_out_characters(whole_run):
-    """It is recomputed from the last tenth of the file."""
+def test_text_entropy_is_computed_from_the_held_out_characters(whole_run):
+    """The expected entropy is computed from the last tenth of the file."""
     folder, output = whole_run("train_text.py")
     text = (folder / "text").read_text(encoding="utf-8")
     held_out = text[len(text) * 9 // 10 :]
@@ -194,7 +194,7 @@ def test_a_run_resumed_after_ctrl_c_ends_with_the_same_bits(tmp_path, whole_run,
 
 
 def test_a_second_ctrl_c_leaves_the_last_whole_snapshot(tmp_path, whole_run):
-    """It is pressed while a snapshot is written; the run resumes from the snapshot before."""
+    """It comes while a snapshot is written; the run resumes from the snapshot before."""
     stopped = run(tmp_path, "train_text.py", press=(*IN_A_SNAPSHOT, 2, 2), status=130)
     assert stopped.stderr.startswith("Stopped at once.")
     assert len(list((tmp_path / "out").glob("*snapshot*"))) == 1
@@ -210,7 +210,7 @@ def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path):
 
 
 def test_a_finished_run_resumes(tmp_path, whole_run):
-    """From the end it trains no more and prints the same; from an earlier epoch it comes to the same end."""
+    """From the end it prints the same without training; from an earlier epoch it reaches the same result."""
     folder, output = whole_run("train_text.py")
     again = run(tmp_path, "train_text.py", "--resume", str(folder / "out" / "snapshot_iter_18")).stdout
     assert again.partition("Held-out")[2].splitlines()[0] == output.partition("Held-out")[2].splitlines()[0]
@@ -220,7 +220,7 @@ def test_a_finished_run_resumes(tmp_path, whole_run):
 
 
 def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
-    """It shows nowhere else."""
+    """It is not printed to a file or pipe."""
     pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
     _, output = whole_run("train_text.py")
     assert "this epoch [" not in output
@@ -264,7 +264,7 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
     ],
 )
 def test_an_invalid_argument_is_named(tmp_path, monkeypatch, capsys, script, options, message):
-    """One line and exit status 2, before anything is written."""
+    """One line names it, the exit status is 2, and nothing is written."""
     require(script)
     (tmp_path / "not_a_snapshot").write_text("Hello")
     (tmp_path / "latin1").write_bytes("déjà vu".encode("latin-1"))
@@ -284,14 +284,14 @@ def test_a_snapshot_of_another_run_is_refused(tmp_path, monkeypatch, capsys, who
 
 @pytest.mark.parametrize("missing", ["sklearn.datasets", "matplotlib"])
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, missing):
-    """There is no traceback."""
+    """The message has no traceback."""
     require("train_digits.py")
     monkeypatch.setitem(sys.modules, missing, None)
     status = run_here(tmp_path, monkeypatch, "train_digits.py")
     assert status.endswith("This example needs scikit-learn and matplotlib: pip install '.[examples]'")
 
 
-# Runs a script as if a package were not installed.
+# Run a script as if a package were not installed.
 WITHOUT = """
 import os, runpy, sys
 sys.modules[sys.argv[1]] = None

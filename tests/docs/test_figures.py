@@ -1,4 +1,4 @@
-"""The scripts that make the documentation's pictures: their numbers and, in small, their drawings."""
+"""The scripts that draw the documentation's pictures: their numbers and, on a small scale, their drawings."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def script(monkeypatch):
 
 @pytest.fixture
 def save(script, tmp_path, monkeypatch):
-    """Save a figure in a folder of the test's."""
+    """Save a figure in a temporary folder."""
     style = script("style")
     monkeypatch.setattr(style, "IMAGES", tmp_path)
     return lambda figure: style.save(figure, "picture.png")
 
 
 def test_a_picture_has_its_size_and_is_the_same_file_each_time(script, save, tmp_path, capsys):
-    """900 pixels are 450 points of a screen with two pixels to a point."""
+    """The width of 900 pixels is 450 points on a screen with two pixels per point."""
     style = script("style")
     files = []
     for _ in range(2):
@@ -58,8 +58,8 @@ def test_a_picture_has_its_size_and_is_the_same_file_each_time(script, save, tmp
     assert capsys.readouterr().out.splitlines()[0] == f"docs/images/picture.png: {len(files[0]):,} bytes"
 
 
-def test_a_steady_gradient_turns_chainers_class_to_nan(script, save):
-    """It is NaN at the step that the page names, and the other class goes on."""
+def test_a_steady_gradient_gives_nan_with_chainers_class(script, save):
+    """The NaN comes at the step that the page names; this package's class stays finite."""
     below_zero = script("below_zero")
     classes = below_zero.CLASSES
     gradient = numpy.array([8.540375], "f")
@@ -72,8 +72,8 @@ def test_a_steady_gradient_turns_chainers_class_to_nan(script, save):
     numpy.testing.assert_allclose(exact, below_zero.exact_variance(gradient, 266).astype("d"), rtol=1e-8)
 
 
-def test_a_training_turns_to_nan_with_chainers_class_alone(script, save):
-    """Both have the same errors up to step 265."""
+def test_a_training_becomes_nan_only_with_chainers_class(script, save):
+    """Both classes have the same errors up to step 265."""
     below_zero = script("below_zero")
     ours, chainers = (below_zero.train(make, 270) for make in below_zero.CLASSES.values())
     assert len(ours) == 270
@@ -81,8 +81,8 @@ def test_a_training_turns_to_nan_with_chainers_class_alone(script, save):
     save(below_zero.draw_training(20))
 
 
-def test_paths_go_downhill_from_where_they_begin(script, save, monkeypatch):
-    """Each optimizer's does."""
+def test_the_path_of_each_optimizer_ends_lower_than_it_begins(script, save, monkeypatch):
+    """Each begins at the start of its surface."""
     surfaces = script("surfaces")
     monkeypatch.setattr(surfaces, "RATES", [1e-3, 1e-2])
     for surface in surfaces.SURFACES.values():
@@ -101,7 +101,7 @@ def test_paths_go_downhill_from_where_they_begin(script, save, monkeypatch):
     ("train", "options"), [("train_on_digits", {}), ("train_on_text", {"text": "To be or not. " * 30})]
 )
 def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeypatch, train, options):
-    """One epoch of each example, and its picture."""
+    """Each example trains for one epoch and is drawn."""
     training = script("training")
     if train == "train_on_digits":
         load = training.train_digits.load_images
@@ -118,7 +118,7 @@ def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeyp
 
 
 def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save):
-    """All but the one with a hook lie end to end, and spans cover them."""
+    """All except the one with a hook lie end to end, and the spans cover them."""
     pytest.importorskip("numba", reason=not_installed("numba"))
     whole_model = script("whole_model")
     before = kernels.on_cpu()
@@ -135,8 +135,8 @@ def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save
     save(whole_model.draw(rows, spans))
 
 
-def test_the_share_of_the_floor_is_that_of_the_benchmarks_readme(script, save):
-    """It is the last column of the first table, which a machine with other caches has written."""
+def test_the_share_of_the_floor_agrees_with_the_benchmarks_readme(script, save):
+    """It is in the last column of the README's first table. The tolerance allows for another machine's caches."""
     benchmark = script("benchmark")
     readme = (FIGURES.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+?) \| \d.*\| (\S+) % \([^|]*\) \|$", readme.partition("float64:")[0], re.MULTILINE)

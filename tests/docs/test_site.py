@@ -1,4 +1,4 @@
-"""The documentation as it is built, opened in a headless Chromium."""
+"""The built documentation, opened in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the built site."""
+    """Build the site and return its folder."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "--fail-on-warning", "-d", "doctrees", str(DOCS), "html"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=folder)
@@ -33,7 +33,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    """A Chromium."""
+    """Start Chromium."""
     with sync_playwright() as playwright:
         arguments = {"executable_path": site_checks.find_chromium(), "args": site_checks.ARGUMENTS}
         with playwright.chromium.launch(**arguments) as chromium:
@@ -41,12 +41,12 @@ def browser():
 
 
 def test_every_page_loads_and_every_link_leads_somewhere(browser, site):
-    """Formulas are drawn in light and dark and on a phone, and nothing is asked of another machine."""
+    """Pages have no fault in light or dark mode or on a phone, and request nothing from other machines."""
     assert site_checks.faults_of_site(browser, site) == []
 
 
 def test_search_finds_a_word_of_the_site(browser, site):
-    """It finds no word that is nowhere."""
+    """It finds nothing for a word that is not on the site."""
     titles, faults = site_checks.search(browser, site, "momentum")
     assert any("RMSpropGraves" in title for title in titles)
     assert faults == []
@@ -88,14 +88,14 @@ def write_site(folder, body):
 
 
 def test_a_sound_site_passes(browser, tmp_path):
-    """So the sites of the next test fail because of their addition."""
+    """So the sites of the next test fail only because of the fault that is added."""
     write_site(tmp_path, SOUND)
     assert site_checks.faults_of_site(browser, tmp_path) == []
 
 
 @pytest.mark.parametrize(("fault", "expected"), BROKEN.items())
 def test_each_fault_of_a_site_is_found(browser, tmp_path, fault, expected):
-    """The checks can fail."""
+    """Each check can fail."""
     write_site(tmp_path, SOUND + fault)
     faults = site_checks.faults_of_site(browser, tmp_path)
     assert faults

@@ -1,4 +1,4 @@
-"""Arrays of kernels and models on a GPU, and what they are compared with."""
+"""Arrays, gradients, models and comparisons for the tests on a GPU."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SETTINGS = {
 
 
 def start_at(param):
-    """A copy of a parameter, and states of zeros."""
+    """Return a copy of a parameter, and states of zeros."""
     return {"param": param.copy(), **{name: numpy.zeros_like(param) for name in ("n", "g", "delta")}}
 
 
 def varied_gradients(dtype, steps, size=2000):
-    """Gradients of many magnitudes, with zeros, subnormals and the largest numbers among them."""
+    """Return gradients of many magnitudes, with zeros, subnormals and the largest numbers among them."""
     random = numpy.random.RandomState(313)
     largest, smallest = numpy.finfo(dtype).max, numpy.finfo(dtype).smallest_subnormal
     magnitude = 10 ** random.uniform(-6, {"f2": 1.5, "f4": 6, "f8": 6}[dtype], size)
@@ -36,12 +36,12 @@ def varied_gradients(dtype, steps, size=2000):
 
 
 def on_gpu(xp, arrays):
-    """Copies of a dict of arrays on the GPU."""
+    """Return copies of a dict of arrays on the GPU."""
     return {name: xp.asarray(array) for name, array in arrays.items()}
 
 
 def on_cpu(arrays):
-    """Copies of a dict of arrays on the CPU."""
+    """Return copies of a dict of arrays on the CPU."""
     return {name: cuda.to_cpu(array).copy() for name, array in arrays.items()}
 
 
@@ -66,7 +66,7 @@ def set_gradients(model, grads):
 
 
 def model_and_gradients(dtype="f4", steps=6):
-    """A model of two parameters, and gradients for it."""
+    """Return a model of two parameters, and a list of gradients for each step."""
     shapes = (3, 4), (5,)
     return Arrays(*gradients(*shapes, dtype=dtype)), [
         gradients(*shapes, seed=seed, dtype=dtype) for seed in range(1, steps + 1)

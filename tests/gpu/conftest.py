@@ -8,7 +8,7 @@ from chainer.backends import cuda
 
 @pytest.fixture(scope="session", autouse=True)
 def xp():
-    """CuPy, if it has a device; otherwise skip every test of this folder and say why."""
+    """Return CuPy if it has a device; otherwise skip every test of this folder with the reason."""
     try:
         import cupy
 
@@ -16,7 +16,7 @@ def xp():
             pytest.skip("no GPU, run make gpu on a machine with one: CuPy finds no device")
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"no GPU, run make gpu on a machine with one: {str(error).splitlines()[0]}")
-    # Chainer turns itself off silently if a library such as libcublas is missing.
+    # Without a library such as libcublas, Chainer silently disables its GPU support.
     assert cuda.available, (
         "Chainer cannot use CuPy: python -c 'import chainer; chainer.backends.cuda.check_cuda_available()'"
     )

@@ -1,4 +1,4 @@
-"""The CUDA kernels of one parameter and of a table, run on a GPU: the bits of the NumPy kernel."""
+"""The CUDA kernels of one parameter and of a table on a GPU are bit-identical to the NumPy kernel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 
 def step_by_table(grad, param, n, g, delta, *, lr, alpha, momentum, eps):
-    """Step one parameter as `kernel.step` does, by a table of one row."""
+    """Step one parameter by a table of one row, with the signature of `kernel.step`."""
     table = kernel.Table([param], [n], [g], [delta])
     table.step(table.locate([grad]), [(lr, alpha, momentum, eps)])
 
@@ -39,7 +39,7 @@ by_both_kernels = pytest.mark.parametrize("step", [kernel.step, step_by_table], 
 @pytest.mark.parametrize("hyperparameters", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_entry_has_the_bits_of_the_numpy_kernel(xp, dtype, hyperparameters, step):
-    """At each of 100 steps, with zeros, subnormals and the largest numbers among the gradients."""
+    """Each of 100 steps is compared; zeros, subnormals and the largest numbers are among the gradients."""
     param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
     ours, numpys = on_gpu(xp, start_at(param)), start_at(param)
     for grad in varied_gradients(dtype, 100):
@@ -68,7 +68,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_memory_layout_gives_the_bits_of_the_contiguous_one(xp, dtype, layout):
-    """Every array is in the layout, or one of them only; each is written through."""
+    """All arrays are in the layout, or one alone; a view is written in place."""
     rng = numpy.random.RandomState(0)
     arrays = {**start_at(rng.standard_normal((4, 5, 6)).astype(dtype)), "grad": numpy.ones((4, 5, 6), dtype)}
     contiguous = on_gpu(xp, arrays)
@@ -108,7 +108,7 @@ def test_a_broadcast_gradient_is_only_read(xp):
 @pytest.mark.parametrize("bad", [numpy.nan, numpy.inf, -numpy.inf], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(xp, dtype, bad, step):
-    """It is not hidden: the element becomes NaN."""
+    """That element of the parameter becomes NaN."""
     arrays = on_gpu(xp, start_at(numpy.ones(5, dtype)))
     grad = xp.ones(5, dtype)
     grad[2] = bad
@@ -119,7 +119,7 @@ def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(xp, dtyp
 @by_both_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_that_settle_never_give_nan(xp, dtype, step):
-    """n and g approach their limits from below or from above, where rounding leaves n below g^2."""
+    """n and g approach their limits from below or above, and rounding makes n smaller than g^2."""
     low = xp.asarray(numpy.random.RandomState(0).uniform(50, 100, 2000).astype(dtype))
     for first in (low, 2 * low):
         arrays = on_gpu(xp, start_at(numpy.zeros(2000, dtype)))
@@ -129,8 +129,8 @@ def test_gradients_that_settle_never_give_nan(xp, dtype, step):
 
 
 @by_both_kernels
-def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp, step):
-    """A gradient is read after its stream has written it, while the host goes on at once."""
+def test_a_step_runs_asynchronously_on_the_current_stream(xp, step):
+    """It reads the gradient after the stream has written it, and the host does not wait."""
     spin = xp.RawKernel(
         'extern "C" __global__ void spin(long long cycles) {'
         " long long start = clock64(); while (clock64() - start < cycles) {} }",
@@ -144,7 +144,7 @@ def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp, step):
     # The default stream does not wait for a non-blocking one, so a step on it would find zeros.
     stream = xp.cuda.Stream(non_blocking=True)
     with stream:
-        # What a step allocates is there: to allocate would wait for the device.
+        # A first step allocates memory now, because an allocation later would wait for the device.
         step(grad=xp.ones(1000, "f4"), **on_gpu(xp, start_at(numpy.zeros(1000, "f4"))), **DEFAULTS)
         # About half a second.
         spin((1,), (1,), (numpy.int64(800_000_000),))
@@ -160,7 +160,7 @@ def test_it_runs_on_the_current_stream_and_waits_for_nothing(xp, step):
 @pytest.mark.parametrize("offset", [0, 1, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(xp, dtype, offset):
-    """Tensors are empty, tiny, about as large as one or more chunks, and not aligned to a vector."""
+    """Arrays are empty, tiny, about as large as one or more chunks, or not aligned to vectors."""
     chunk = kernel.CHUNK_BYTES // numpy.dtype(dtype).itemsize
     sizes = [0, 1, 2, 7, 8, 9, 1000, chunk - 1, chunk, chunk + 1, 3 * chunk + 5, 100 * chunk + 3]
     rng = numpy.random.RandomState(0)
@@ -188,11 +188,11 @@ def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(xp, dtype, offset):
 
 
 def test_elements_beyond_two_to_the_32nd_are_stepped(xp):
-    """The tensor is of float16, and both kernels step it."""
+    """Both kernels step such a float16 array."""
     size = 2**32 + 12_345
     free, _ = xp.cuda.runtime.memGetInfo()
     if free < 5 * 2 * size * 1.1:
-        pytest.skip(f"it takes {5 * 2 * size / 1e9:.0f} GB on the GPU, {free / 1e9:.0f} GB are free")
+        pytest.skip(f"needs {5 * 2 * size / 1e9:.0f} GB on the GPU, {free / 1e9:.0f} GB are free")
     for step in (kernel.step, step_by_table):
         arrays = {name: xp.zeros(size, "f2") for name in ("param", "n", "g", "delta")}
         step(grad=xp.ones(size, "f2"), **arrays, **DEFAULTS)
@@ -208,7 +208,7 @@ import rmsprop_graves
 import cupy, numpy
 from rmsprop_graves.kernels import cupy as kernel
 
-cupy.cuda.set_allocator(None)  # each array is an allocation of its own, so that what is beyond it is seen
+cupy.cuda.set_allocator(None)  # each array has its own allocation, so that accesses beyond it are found
 values = {"lr": 1e-3, "alpha": 0.9, "momentum": 0.5, "eps": 1e-4}
 for dtype in ("f2", "f4", "f8"):
     sizes = [0, 1, 5, 16, 1000, 4095, 4096, 4097, 20001]
@@ -227,7 +227,7 @@ print("stepped")
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_compute_sanitizer_finds_nothing(tool):
-    """No vector or element is read or written outside an array, and threads do not race."""
+    """The kernels access no memory outside the arrays, and have no races."""
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         pytest.skip("not installed: compute-sanitizer on the PATH (part of the CUDA Toolkit)")

@@ -1,4 +1,4 @@
-"""Chainer's machinery on a GPU: models that are trained, moved, saved, and given hooks and loss scales there."""
+"""Training on a GPU: whole models, checkpoints, moves between devices, hooks and mixed precision."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_model_on_the_gpu_is_trained_there(dtype):
-    """States are made on its device and updated in place, to the bits of a training on the CPU."""
+    """States are made on the GPU and updated in place; the result is bit-identical to training on the CPU."""
     model, steps = model_and_gradients(dtype)
     expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
     model.to_device(GPU)
@@ -47,8 +47,8 @@ def test_a_model_on_the_gpu_is_trained_there(dtype):
 
 
 @pytest.mark.parametrize(("first", "second"), [(GPU, "@numpy"), ("@numpy", GPU)], ids=["gpu to cpu", "cpu to gpu"])
-def test_a_checkpoint_goes_on_where_the_other_device_stopped(tmp_path, first, second):
-    """Optimizers load it before their first update and after two, to the bits of a training on the CPU."""
+def test_a_checkpoint_resumes_on_the_other_device(tmp_path, first, second):
+    """Optimizers load it before their first update or after two; the result is bit-identical to the CPU's."""
     model, steps = model_and_gradients()
     expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
     model.to_device(first)
@@ -67,8 +67,8 @@ def test_a_checkpoint_goes_on_where_the_other_device_stopped(tmp_path, first, se
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_whole_model_has_the_bits_of_its_parameters_updated_one_by_one(dtype):
-    """Among them are a rule's hook, a float32 master, a transposed array, a tied parameter and an lr of its own."""
+def test_an_update_is_bit_identical_to_updates_of_single_parameters(dtype):
+    """The model has a rule's hook, a float32 master, a transposed array, a tied parameter and a rule's own lr."""
     shapes = [(1 + i % 7, 1 + 5 * i % 40) for i in range(50)]
     drawn, *steps = ([*gradients(*shapes, seed=seed, dtype=dtype)] for seed in range(6))
     runs = []
@@ -108,8 +108,8 @@ def test_a_model_on_two_gpus_is_updated_on_each():
     assert [array.device.id for array in arrays_of(optimizer).values()].count(1) == 4
 
 
-def test_memory_of_tables_is_not_used_again_too_early(xp):
-    """Tables, gradients and arrays come and go, on two streams, while launches have yet to run."""
+def test_memory_of_tables_is_not_reused_too_early(xp):
+    """Tables, gradients and arrays are made and freed on two streams before the launches have run."""
     rng = numpy.random.RandomState(0)
     shapes = [(1 + 97 * i % 1000,) for i in range(60)]
     models = [Arrays(*(rng.standard_normal(shape).astype("f4") for shape in shapes)) for _ in range(2)]
@@ -125,7 +125,7 @@ def test_memory_of_tables_is_not_used_again_too_early(xp):
             if i % 4 == 0:
                 for param in models[0].params():
                     param.array = param.array.copy()
-        # What a program that changes streams has to wait for; nothing else is waited for.
+        # A program that changes streams must synchronize them; there is no other synchronization.
         if i % 3 != 2:
             xp.cuda.get_current_stream().synchronize()
             stream.synchronize()
@@ -146,7 +146,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
     ids=["digits", "text"],
 )
 def test_an_example_trains_to_the_same_losses_as_on_the_cpu(tmp_path, script, options):
-    """Chainer's functions round otherwise there, and training multiplies that: one part in twenty is allowed."""
+    """Chainer's functions round differently on a GPU, and training amplifies it; the tolerance is 5 %."""
     for module in ("matplotlib", "sklearn"):
         pytest.importorskip(module, reason=not_installed(module))
     logs = []
@@ -183,7 +183,7 @@ def test_a_model_that_moves_between_devices_takes_its_states_along():
     ids=["weight decay", "clipping"],
 )
 def test_hooks_run_before_the_step(hook):
-    """The hooks' own arithmetic rounds otherwise on a GPU, and their sums have another order."""
+    """The hooks' own arithmetic rounds differently on a GPU, and sums in another order."""
     runs = []
     for device in ("@numpy", GPU):
         model, steps = model_and_gradients()
@@ -196,7 +196,7 @@ def test_hooks_run_before_the_step(hook):
 
 
 def test_fp32_update_keeps_float32_masters_of_float16_parameters():
-    """The steps are those of a float32 model, and only the parameters are rounded to float16."""
+    """Training is bit-identical to a float32 model's, except that the parameters are rounded to float16."""
     model, steps = model_and_gradients("f2")
     wide = Arrays(*(param.array.astype("f4") for param in (model.p0, model.p1)))
     wide.to_device(GPU)
@@ -212,8 +212,8 @@ def test_fp32_update_keeps_float32_masters_of_float16_parameters():
         numpy.testing.assert_array_equal(cuda.to_cpu(actual[name]), array.astype(actual[name].dtype), err_msg=name)
 
 
-def test_loss_scaling_is_taken_out_before_the_step():
-    """A power of two leaves no rounding: the bits are those without a scale."""
+def test_the_step_divides_gradients_by_the_loss_scale():
+    """Dividing by a power of two does not round, so the results are bit-identical to those without a scale."""
     runs = []
     for scale in (None, 256.0):
         model, steps = model_and_gradients()
@@ -229,13 +229,13 @@ def test_loss_scaling_is_taken_out_before_the_step():
 
 
 def loss_with_gradients(model, grads):
-    """A loss whose gradients are those given."""
+    """Return a loss that has the given gradients."""
     return chainer.functions.sum(model.p0 * grads[0]) + chainer.functions.sum(model.p1 * grads[1])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("f4", 1e-4), ("f8", 1e-12)])
-def test_chainers_own_class_comes_to_about_the_same_on_a_gpu(dtype, tolerance):
-    """Its kernel fuses products into sums, and in float32 it loses digits of 1 - alpha."""
+def test_chainers_class_gives_about_the_same_result_on_a_gpu(dtype, tolerance):
+    """Its kernel uses fused multiply-adds, and in float32 it loses digits of 1 - alpha."""
     start, *steps = (gradients(2000, seed=seed, dtype=dtype) for seed in range(51))
     runs = []
     for cls in (RMSpropGraves, ChainerRMSpropGraves):

@@ -18,7 +18,7 @@ SETTINGS = {
     "long memory": {"lr": 0.1, "alpha": 0.99, "momentum": 0.9, "eps": 1e-6},
     "ascent without memory": {"lr": -1e-2, "alpha": 0.0, "momentum": 0.0, "eps": 1.0},
 }
-# Numbers that are zero or subnormal in float32, and ends of the ranges.
+# Values that are zero or subnormal in float32, and the ends of the valid ranges.
 EXTREME_SETTINGS = {
     "eps 0": {"lr": 1e-2, "alpha": 0.9, "momentum": 0.5, "eps": 0.0},
     "subnormal eps": {"lr": 1e-2, "alpha": 0.9, "momentum": 0.5, "eps": 1e-41},
@@ -31,7 +31,7 @@ EXTREME_SETTINGS = {
 
 
 def special_values(dtype):
-    """Zeros, subnormal numbers, ordinary ones, the largest, infinities and NaN."""
+    """Return zeros, subnormal and ordinary numbers, the largest ones, infinities and NaN."""
     limits = numpy.finfo(dtype)
     zero, one = numpy.array([0, 1], dtype)
     subnormal, normal, largest = numpy.nextafter(zero, one), limits.tiny, limits.max
@@ -41,9 +41,9 @@ def special_values(dtype):
 
 
 def crossed(dtype):
-    """Every special value in param, grad, n, g and delta, each with every other; of n the positive ones and NaN.
+    """Return the Cartesian product of special values in param, grad, n, g and delta.
 
-    Half of the negative values are left out of param, g and delta, to keep the product small.
+    n has no negative values. param, g and delta have only some of the values, to keep the product small.
     """
     values = special_values(dtype)
     positive, negative, nan = values[:9], values[9:18], values[18:]
@@ -53,12 +53,12 @@ def crossed(dtype):
 
 
 def start_at(param):
-    """A parameter, and its states at zero."""
+    """Return a copy of a parameter, and states of zeros."""
     return {"param": param.copy(), **{name: numpy.zeros_like(param) for name in ENTRIES[1:]}}
 
 
 def gradients(dtype, steps, size=2000):
-    """Gradients of many magnitudes, subnormal ones included: some vary about zero, some about another mean."""
+    """Return gradients of many magnitudes, also subnormal ones, with the mean zero or another one."""
     rng = numpy.random.RandomState(313)
     low, high = {"float16": (-8, 4), "float32": (-45, 19), "float64": (-320, 150)}[dtype]
     magnitude = 10 ** rng.uniform(low, high, size)
@@ -67,7 +67,7 @@ def gradients(dtype, steps, size=2000):
 
 
 def assert_same_bits(actual, expected):
-    """Asserts that two dicts hold the same bits. A NaN equals any other: IEEE 754 leaves sign and payload open."""
+    """Assert that two dicts hold the same bits. All NaNs are equal: IEEE 754 leaves their sign and payload open."""
     assert actual.keys() == expected.keys()
     for name, array in actual.items():
         other = expected[name]

@@ -1,4 +1,4 @@
-"""The CUDA kernels' text built by g++ and run over NumPy arrays.
+"""Build the source of the CUDA kernels with g++ and run it on NumPy arrays.
 
 `ElementwiseKernel` and `RawKernel` take the arguments of CuPy's classes. `DEFINITIONS` stands in for CUDA's headers.
 """
@@ -17,10 +17,10 @@ import pytest
 
 from rmsprop_graves.kernels import cupy as kernel
 
-# The compiler may not fuse a product and a sum. A vector that is not aligned stops the program: a GPU cannot load it.
+# Do not fuse a multiplication with an addition. Trap on an unaligned vector, which a GPU cannot load.
 FLAGS = ("-ffp-contract=off", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
 
-# The type of a half, and names that CUDA's compiler knows by itself.
+# The type of float16, and the names that CUDA's compiler has built in.
 DEFINITIONS = """
 #include <cmath>
 #include <cstddef>
@@ -71,14 +71,14 @@ extern "C" void run(const unsigned *blocks, unsigned count, unsigned threads, co
 
 
 def build(source, folder):
-    """The library built of definitions and source, once in a folder."""
+    """Build the definitions and the source, once in a folder, and load the library."""
     if shutil.which("g++") is None:
         pytest.skip("not installed: g++ (a C++ compiler, from the system)")
     path = folder / f"{hashlib.sha256(source.encode()).hexdigest()}.so"
     if not path.exists():
-        (folder / "cuda_fp16.h").write_text("// Its types are defined already.\n")
+        (folder / "cuda_fp16.h").write_text("// DEFINITIONS has its types.\n")
         command = ["g++", "-x", "c++", "-", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{folder}", *FLAGS]
-        # CUDA's pragmas are not for it.
+        # g++ does not know CUDA's pragmas.
         command += ["-Wno-unknown-pragmas", "-o", str(path)]
         built = subprocess.run(command, input=DEFINITIONS + source, stderr=subprocess.PIPE, text=True, check=False)
         if "_Float16" in built.stderr and built.returncode != 0:
@@ -91,13 +91,13 @@ class ElementwiseKernel:
     """CuPy's class for contiguous NumPy arrays of one dtype."""
 
     def __init__(self, in_params, out_params, operation, name, preamble="", *, folder):
-        """Takes CuPy's arguments, and where to build."""
+        """Take CuPy's arguments, and the folder in which to build."""
         self.params = [param.split() for param in f"{in_params}, {out_params}".split(", ")]
         self.texts = {"operation": operation, "name": name, "preamble": preamble}
         self.folder = folder
 
     def __call__(self, *arguments):
-        """Steps arrays of one dtype, the gradient first."""
+        """Step arrays of one dtype; the gradient is the first."""
         dtype = arguments[0].dtype
         assert all(a.dtype == dtype and a.flags.c_contiguous for a in arguments if isinstance(a, numpy.ndarray))
         call = [ctypes.c_size_t(arguments[0].size)]
@@ -108,7 +108,7 @@ class ElementwiseKernel:
 
     @functools.lru_cache(maxsize=None)  # noqa: B019  kept for the session, as the library is
     def library(self, dtype):
-        """The loop over arrays of the dtype, built when first asked for."""
+        """Build and load the loop over arrays of a dtype."""
         source = LOOP.format(
             dtype=dtype,
             params=", ".join(f"T *_{name}" if kind == "T" else f"const {kind} {name}" for kind, name in self.params),
@@ -119,18 +119,19 @@ class ElementwiseKernel:
 
 
 class RawKernel:
-    """CuPy's class for a kernel of one argument, a struct by value, and of one dimension.
+    """CuPy's class, for a one-dimensional kernel whose only argument is a struct passed by value.
 
-    The threads of a block run in order and the blocks in any, so that what needs an order among them shows.
+    Blocks run in a random order, so that a kernel whose result depends on their order fails its tests. The threads of
+    a block run in order.
     """
 
     def __init__(self, source, name, *, folder):
-        """Takes CuPy's arguments, and where to build."""
+        """Take CuPy's arguments, and the folder in which to build."""
         argument = source.split(f"{name}(const ")[1].split()[0]
         self.library = build(GRID.format(source=source, name=name, argument=argument), folder)
 
     def __call__(self, grid, block, arguments, blocks=slice(None)):
-        """Runs the grid, or some blocks of it."""
+        """Run the grid, or some of its blocks."""
         (count,), (threads,), (argument,) = grid, block, arguments
         blocks = numpy.random.RandomState(0).permutation(numpy.arange(count, dtype=numpy.uint32)[blocks])
         self.library.run(
@@ -142,7 +143,7 @@ class RawKernel:
 
 
 def use(monkeypatch, folder):
-    """Makes `rmsprop_graves.kernels.cupy.step` run in C++ on contiguous NumPy arrays."""
+    """Make `rmsprop_graves.kernels.cupy.step` run in C++ on contiguous NumPy arrays."""
     stand_in = functools.partial(ElementwiseKernel, folder=folder)
     monkeypatch.setattr(kernel, "load_cupy", lambda: SimpleNamespace(ElementwiseKernel=stand_in))
     monkeypatch.setattr(kernel, "_kernel", functools.lru_cache(maxsize=None)(kernel._kernel.__wrapped__))

@@ -1,4 +1,4 @@
-"""What CuPy would give to NVRTC on a GPU, and what comes back: its own headers, options and code, without a GPU."""
+"""Compile the kernels with NVRTC as CuPy does on a GPU, with its headers and options, but without a GPU."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 from rmsprop_graves.kernels import cuda
 
-# From Turing, the oldest that CUDA 13 knows, to Blackwell.
+# From Turing, the oldest that CUDA 13 supports, to Blackwell.
 ARCHITECTURES = (75, 80, 90, 100, 120)
 
 
 class Compiled(NamedTuple):
-    """PTX, machine code, and what the assembler reports of it."""
+    """PTX, machine code, and the assembler's report."""
 
     ptx: str
     cubin: bytes
@@ -25,42 +25,42 @@ class Compiled(NamedTuple):
 
 
 class Compiler:
-    """NVRTC, and what it has compiled so far."""
+    """NVRTC, with a cache of compiled kernels."""
 
     def __init__(self):
-        """Skips the test where something is missing."""
+        """Find NVRTC and CUDA's headers, or skip the test."""
         try:
             from cupy_backends.cuda.libs import nvrtc
 
             self.version = nvrtc.getVersion()
         except Exception as error:
-            # An ImportError where CuPy is missing; where NVRTC is, CuPy raises what its loader does.
+            # An ImportError if CuPy is missing; if NVRTC is missing, the error of CuPy's loader.
             pytest.skip(f"no CUDA compiler, extra nvrtc brings it: {str(error).splitlines()[0]}")
         self.nvrtc = nvrtc
         try:
             self.compile("#include <cuda_fp16.h>\n", 90)
         except RuntimeError as error:
-            # From CuPy where it finds none, or from `compile` where they are not enough.
+            # CuPy raises it if it finds no headers, and `compile` if one is missing.
             pytest.skip(f"no headers of the CUDA runtime, extra nvrtc brings them: {str(error).splitlines()[0]}")
 
     @functools.lru_cache(maxsize=None)  # noqa: B019  there is one
     def step(self, dtype, layout, architecture, *options):
-        """The kernel of one parameter, on arrays of the dtype and layout."""
+        """Compile the kernel of one parameter for arrays of a dtype and layout."""
         return self.compile(self.source(dtype, layout), architecture, *options)
 
     @functools.lru_cache(maxsize=None)  # noqa: B019  there is one
     def table(self, dtype, architecture, *options):
-        """The kernel of a table of the dtype."""
+        """Compile the kernel of a table for a dtype."""
         return self.compile(cuda.table_source(numpy.dtype(dtype).char), architecture, *options, headers=False)
 
     def compile(self, code, architecture, *options, headers=True):
-        """Compiles as cupy.cuda.compiler does on a device of the architecture."""
+        """Compile as cupy.cuda.compiler does on a device of an architecture."""
         from cupy._core import core
         from cupy.cuda import compiler
 
         given = []
         with pytest.MonkeyPatch.context() as patch:
-            # The function that needs a device, called with the source and options that do not.
+            # This function needs a device. Its arguments, the source and the options, do not.
             patch.setattr(compiler, "_compile_module_with_cache", lambda *args, **_: given.extend(args[:2]))
             core.compile_with_cache(code, (), prepend_cupy_headers=headers)
         source, cupy_options = given
@@ -77,14 +77,14 @@ class Compiler:
             self.nvrtc.destroyProgram(program)
 
     def source(self, dtype, layout):
-        """The code that a launch on arrays of the dtype and layout would compile."""
+        """Return the code that a launch on arrays of a dtype and layout would compile."""
         import cupy
         from cupy._core import _carray, _kernel, _scalar
 
         made = cupy.ElementwiseKernel(**cuda.elementwise("double" if dtype == "float64" else "float"))
         is_array = [param.ctype == "T" for param in made.params[:-1]]
         dtypes = tuple(numpy.dtype(dtype) if array else None for array in is_array)
-        # What a call does first: it tells the type letters from the arrays.
+        # As a call does first: infer the type letters from the arrays.
         in_types, out_types, type_map = made._decide_params_type(dtypes[: made.nin], dtypes[made.nin :])
         ndim = 1 + (layout == "strided")
         array = (1, cupy.ndarray), (ndim, layout == "contiguous", True)
@@ -100,18 +100,18 @@ class Compiler:
 
 
 def instructions(ptx):
-    """The instructions of a kernel, in order."""
+    """Return the instructions of a kernel, in order."""
     return re.findall(r"^\s*\{?\s*(?:@!?%p\d+\s+)?([a-z][\w.:]+)\s", ptx, re.MULTILINE)
 
 
-# How often each operation is there for one element. The last sum is there twice: again if the first is NaN.
+# The number of each operation for one element. The last addition is there twice, because it is repeated after a NaN.
 OPERATIONS = {"mul": 7, "add": 5, "sub": 2, "div": 1, "sqrt": 1}
 
 
 def rounded_elements(ptx, dtype):
-    """The number of elements whose arithmetic is in the code, which must be the rule's, rounded and not flushed.
+    """Assert that the arithmetic is the rule's, rounded and without flushing; return the number of unrolled elements.
 
-    A comparison may take subnormal numbers for zero where that changes nothing: of a number with the largest one, or
+    A comparison may flush subnormal numbers if that cannot change its result: with the largest number, or of a number
     with itself.
     """
     real = "f64" if dtype == "float64" else "f32"

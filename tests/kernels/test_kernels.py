@@ -1,4 +1,4 @@
-"""Which kernel steps NumPy arrays, where Numba is missing or cannot be used."""
+"""The choice of the CPU kernel, also if Numba is missing or does not work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _unchosen(monkeypatch):
 
 @pytest.fixture
 def import_error(monkeypatch, _unchosen):
-    """Makes the import of the compiled kernel fail with an error."""
+    """A function that makes the import of the Numba kernel fail with an error."""
 
     def fail_with(error):
         def import_module(name):
@@ -33,8 +33,8 @@ def import_error(monkeypatch, _unchosen):
     return fail_with
 
 
-def test_without_numba_numpy_steps_and_says_nothing(import_error):
-    """It is an extra."""
+def test_without_numba_the_numpy_kernel_is_used_without_a_warning(import_error):
+    """Numba is optional; asking for it by name raises the error of the import."""
     import_error(ModuleNotFoundError("No module named 'numba'", name="numba"))
     assert kernels.on_cpu() is numpy_kernel
     with pytest.raises(ModuleNotFoundError, match="numba"):
@@ -51,8 +51,8 @@ def test_without_numba_numpy_steps_and_says_nothing(import_error):
     ],
     ids=repr,
 )
-def test_a_numba_that_cannot_be_used_is_warned_of_once(import_error, error):
-    """It is made for certain versions of NumPy and LLVM, and may import and yet fail to compile."""
+def test_a_numba_that_does_not_work_is_warned_of_once(import_error, error):
+    """Numba supports only certain versions of NumPy and LLVM; it may also be importable but unable to compile."""
     import_error(error)
     message = re.escape(f"Numba cannot be used ({type(error).__name__}: {error})")
     with pytest.warns(RuntimeWarning, match=message):
@@ -75,8 +75,8 @@ def test_the_compiled_kernel_imports_wherever_numba_compiles():
 
 
 @pytest.mark.usefixtures("_unchosen")
-def test_an_empty_variable_chooses_as_none_does(monkeypatch):
-    """As a shell leaves it that was told to set it to nothing."""
+def test_an_empty_environment_variable_counts_as_unset(monkeypatch):
+    """A shell sets an empty variable by ``RMSPROP_GRAVES_CPU_KERNEL=``."""
     monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", "")
     assert kernels.on_cpu().__name__.startswith("rmsprop_graves.kernels.num")
 
@@ -84,7 +84,7 @@ def test_an_empty_variable_chooses_as_none_does(monkeypatch):
 @pytest.mark.usefixtures("_unchosen")
 @pytest.mark.parametrize("how", ["function", "variable"])
 def test_a_kernel_that_does_not_exist_is_refused_by_name(monkeypatch, how):
-    """The message names the variable, the value and what there is."""
+    """The message contains the variable, the value and the valid names."""
     monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", "fortran")
     message = r"the kernel on a CPU \(RMSPROP_GRAVES_CPU_KERNEL\) must be one of auto, numba, numpy, got 'fortran'"
     with pytest.raises(ValueError, match=message):

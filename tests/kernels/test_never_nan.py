@@ -1,4 +1,4 @@
-"""Finite gradients never give NaN, whatever overflows on the way."""
+"""Finite gradients never give NaN, whatever overflows in between."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kernels.cases import DTYPES, start_at
 
 from rmsprop_graves.kernels import numpy as kernel
 
-# The smallest normal number of the type computed in.
+# The smallest normal number of the dtype in which each dtype is computed.
 SMALLEST_EPS = {"float16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
 
 
@@ -26,7 +26,7 @@ SMALLEST_EPS = {"float16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-102
     seed=st.integers(0, 2**32 - 1),
 )
 def test_finite_gradients_never_give_a_nan(dtype, lr, alpha, momenta, eps, length, exponent, seed):
-    """In runs of the same gradient, over all magnitudes up to the largest, with a momentum that changes."""
+    """Gradients are constant for some steps, of all magnitudes up to the largest, and the momentum changes."""
     rng = numpy.random.RandomState(seed)
     largest = float(numpy.finfo(dtype).max)
     eps = eps or SMALLEST_EPS[dtype]
@@ -43,8 +43,8 @@ def test_finite_gradients_never_give_a_nan(dtype, lr, alpha, momenta, eps, lengt
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_rate_of_zero_forgets_an_infinite_state(dtype):
-    """n, g and delta are those of a state of zero; without that they would be infinity times zero, NaN."""
+def test_a_rate_of_zero_resets_an_infinite_state(dtype):
+    """n, g and delta are as after a state of zeros; infinity times zero would make them NaN."""
     infinite = {name: numpy.array([numpy.inf, sign * numpy.inf], dtype) for name, sign in (("n", 1), ("g", -1))}
     arrays = {"param": numpy.zeros(2, dtype), **infinite, "delta": numpy.array([-numpy.inf, numpy.inf], dtype)}
     expected = start_at(arrays["param"])
@@ -57,7 +57,7 @@ def test_a_rate_of_zero_forgets_an_infinite_state(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_rate_above_zero_keeps_an_infinite_state(dtype):
-    """As Chainer's class does: such an element has an infinite variance and stands still."""
+    """An element with an infinite variance is not updated, as in Chainer's class."""
     arrays = {name: numpy.full(1, value, dtype) for name, value in (("param", 1), ("n", numpy.inf), ("g", 3))}
     arrays["delta"] = numpy.zeros(1, dtype)
     kernel.step(grad=numpy.ones(1, dtype), **arrays, lr=1.0, alpha=0.5, momentum=0.5, eps=0.25)
@@ -66,7 +66,7 @@ def test_a_rate_above_zero_keeps_an_infinite_state(dtype):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_an_infinite_parameter_stays_infinite():
-    """A float16 parameter that has overflowed meets an infinite delta of the other sign."""
+    """A float16 parameter overflows, and then delta overflows with the other sign."""
     arrays = start_at(numpy.zeros(1, "float16"))
     for i in range(60):
         grad = numpy.full(1, 1000 if i < 30 else -1000, "float16")

@@ -28,7 +28,7 @@ LAYOUTS = {
 
 
 def assert_both_step_alike(arrays, steps=3, **hyperparameters):
-    """Steps copies with either kernel, and compares every entry after each step."""
+    """Step copies with both kernels, and assert equal bits after each step."""
     ours, numpys = ({name: array.copy(order="K") for name, array in arrays.items()} for _ in range(2))
     with numpy.errstate(all="ignore"):
         for _ in range(steps):
@@ -50,8 +50,8 @@ def assert_both_step_alike(arrays, steps=3, **hyperparameters):
     eps=st.sampled_from([1e-30, 1e-8, 1e-4, 1.0, 1e30]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_every_bit_is_that_of_the_numpy_kernel(shape, dtype, layout, scale, lr, alpha, momentum, eps, seed):
-    """Over shapes, dtypes, layouts, hyperparameters, and gradients from subnormal numbers to NaN."""
+def test_the_kernel_is_bit_identical_to_the_numpy_kernel(shape, dtype, layout, scale, lr, alpha, momentum, eps, seed):
+    """This holds for any shape, dtype, layout and hyperparameters, and for gradients from subnormals to NaN."""
     rng = numpy.random.RandomState(seed)
     with numpy.errstate(all="ignore"):
         arrays = {name: numpy.asarray(rng.standard_normal(shape)).astype(dtype) for name in NAMES}
@@ -64,15 +64,15 @@ def test_every_bit_is_that_of_the_numpy_kernel(shape, dtype, layout, scale, lr, 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("size", [1, 7, 8, 33, 1000, 100_003])
 def test_vectors_and_their_remainders_have_the_same_bits(dtype, size):
-    """Lengths around the width of a vector register, and long ones."""
+    """Lengths are around the width of a vector register, and long."""
     rng = numpy.random.RandomState(size)
     arrays = {name: rng.standard_normal(size).astype(dtype) for name in NAMES}
     arrays["n"] **= 2
     assert_both_step_alike(arrays, lr=1e-2, alpha=0.9, momentum=0.8, eps=1e-4)
 
 
-def test_steady_gradients_stay_finite_and_the_same():
-    """Where the variance is clamped, both take it as zero."""
+def test_steady_gradients_stay_finite_and_bit_identical():
+    """Both kernels clamp a negative variance to zero."""
     grad = numpy.random.RandomState(0).uniform(5, 10, 1000).astype("f4")
     arrays = {**{name: numpy.zeros(1000, "f4") for name in NAMES}, "grad": grad}
     ours = assert_both_step_alike(arrays, steps=400, lr=1e-4, alpha=0.95, momentum=0.9, eps=1e-4)
@@ -81,7 +81,7 @@ def test_steady_gradients_stay_finite_and_the_same():
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch, count):
-    """Wherever the arrays are divided."""
+    """The arrays are divided at different places."""
     monkeypatch.setattr(threads, "SPAN", 100)
     monkeypatch.setattr(threads, "_num_threads", count)
     rng = numpy.random.RandomState(count)
@@ -90,8 +90,8 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch, count):
 
 
 @pytest.mark.parametrize("of", ["param", "n", "g", "delta"])
-def test_a_gradient_in_memory_that_is_written_is_read_before(of):
-    """It begins one element before the parameter or state, and must not be read as that is written."""
+def test_a_gradient_that_overlaps_a_written_array_is_read_first(of):
+    """It begins one element before the parameter or state. Reading it during the writes would give other numbers."""
     hyperparameters = {"lr": 1e-2, "alpha": 0.9, "momentum": 0.8, "eps": 1e-4}
     ends = []
     for kernel in (numba_kernel, numpy_kernel):
@@ -104,8 +104,8 @@ def test_a_gradient_in_memory_that_is_written_is_read_before(of):
     assert_same_bits(*ends)
 
 
-def test_masked_arrays_are_stepped_by_numpy():
-    """Numba does not know them."""
+def test_masked_arrays_are_stepped_by_the_numpy_kernel():
+    """Numba does not support them."""
     rng = numpy.random.RandomState(0)
     arrays = {name: numpy.ma.masked_array(rng.uniform(1, 2, 10)) for name in NAMES}
     expected = {name: array.copy() for name, array in arrays.items()}
@@ -117,7 +117,7 @@ def test_masked_arrays_are_stepped_by_numpy():
 
 def test_it_multiplies_and_adds_separately():
     """The machine code holds no fused multiply-add, which would round once where NumPy rounds twice."""
-    # Anew, since code from the cache cannot be looked into.
+    # Compile again, because Numba cannot show the code of a function from its cache.
     compiled = numba.njit(**numba_kernel._OPTIONS)(numba_kernel._step_elements.py_func)
     for dtype in ("f4", "f8"):
         compiled(*(numpy.ones(100, dtype) for _ in NAMES), numpy.array([1e-2, 0.9, 0.1, 0.8, 1e-4]))
@@ -130,8 +130,8 @@ def test_it_multiplies_and_adds_separately():
 
 
 @pytest.mark.parametrize(("name", "used"), [("numba", "numba"), ("numpy", "numpy"), ("auto", "numba")])
-def test_the_kernel_in_use_can_be_asked_for_and_forced(monkeypatch, name, used):
-    """By the function, or by the environment variable when it is first needed."""
+def test_the_kernel_can_be_chosen_and_queried(monkeypatch, name, used):
+    """The function chooses it or, at its first use, the environment variable."""
     monkeypatch.setattr(kernels, "_on_cpu", None)
     monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", name)
     assert kernels.on_cpu().__name__ == f"rmsprop_graves.kernels.{used}"
@@ -156,15 +156,15 @@ print("numba" in sys.modules, sum(numba._walk.stats.cache_hits.values()))
 """
 
 
-def test_numba_is_imported_at_the_first_update_and_its_code_kept_on_disk(tmp_path):
+def test_numba_is_imported_at_the_first_update_and_its_code_is_cached_on_disk(tmp_path):
     """A second process compiles nothing."""
     cache = str(tmp_path / "cache")
     assert run_python(STEP, NUMBA_CACHE_DIR=cache)[0] == "True 0\n"
     assert run_python(STEP, NUMBA_CACHE_DIR=cache)[0] == "True 2\n"  # one for each dtype
 
 
-def test_a_cache_that_cannot_be_written_is_warned_of_once_and_done_without():
-    """As where neither the package's folder nor the home is writable: Numba finds no place for its files."""
+def test_without_a_writable_cache_folder_training_goes_on_after_one_warning():
+    """Numba finds none if neither the package's folder nor the home directory is writable."""
     nowhere = """
 import numba.core.caching as caching
 getattr(caching, "CacheImpl", getattr(caching, "_CacheImpl", None))._locator_classes = []
@@ -201,8 +201,8 @@ numba.core.dispatcher.Dispatcher.compile = compile
     ],
     ids=["fails to compile", "fails to compile for float64", "is told not to compile"],
 )
-def test_where_numba_imports_but_does_not_compile_training_goes_on(code, environment, reason):
-    """With NumPy, after one warning that says why; where Numba is asked for by name, its error is raised."""
+def test_training_goes_on_with_numpy_if_numba_cannot_compile(code, environment, reason):
+    """One warning has the reason. Choosing Numba by name raises its error."""
     code += """
 import numpy
 from rmsprop_graves import RMSpropGraves, kernels

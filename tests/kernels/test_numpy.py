@@ -1,4 +1,4 @@
-"""The NumPy kernel by itself: layouts, dtypes, blocks and memory."""
+"""The NumPy kernel alone: layouts, dtypes, blocks and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("param", "grad", "n", "g", "delta")
 
 
 def random_arrays(shape, dtype, seed=0):
-    """A parameter, a gradient and a state that training could have led to."""
+    """Return a parameter, a gradient and a state as training produces them, with n > g^2."""
     rng = numpy.random.RandomState(seed)
     arrays = {name: numpy.asarray(rng.standard_normal(shape), dtype) for name in NAMES}
     arrays["n"] = numpy.asarray(arrays["g"] ** 2 + rng.random_sample(shape), dtype)
@@ -24,7 +24,7 @@ def random_arrays(shape, dtype, seed=0):
 
 
 def stepped(arrays, steps=3):
-    """Contiguous copies of the arrays after some steps."""
+    """Return contiguous copies of the arrays after some steps."""
     arrays = {name: numpy.array(array, order="C") for name, array in arrays.items()}
     for _ in range(steps):
         kernel.step(**arrays, **HYPERPARAMETERS)
@@ -33,7 +33,7 @@ def stepped(arrays, steps=3):
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_each_element_follows_the_rule_in_plain_python_floats(dtype):
-    """The bound is a few roundings: each is half an ulp, and n - g^2 loses up to four bits here."""
+    """The tolerance is a few roundings of half an ulp each, and the four bits that n - g^2 may lose here."""
     arrays = random_arrays(50, dtype)
     expected = [reference.step(*map(float, element), **HYPERPARAMETERS) for element in zip(*arrays.values())]
     kernel.step(**arrays, **HYPERPARAMETERS)
@@ -83,7 +83,7 @@ BIG = (3, kernel.BLOCK // 2 + 5)
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 5), BIG], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_memory_layout_gives_the_bits_of_the_contiguous_one(layout, shape, dtype):
-    """In small arrays and over more than one block, with every array in the layout, and with one alone."""
+    """Arrays are small or span several blocks. All are in the layout, or one alone."""
     arrays = random_arrays(shape, dtype)
     expected = stepped(arrays)
     for odd in (NAMES, ("param",), ("grad",), ("n",), ("delta",)):
@@ -93,8 +93,8 @@ def test_any_memory_layout_gives_the_bits_of_the_contiguous_one(layout, shape, d
         assert_same_bits({name: array.astype(dtype) for name, array in laid_out.items()}, expected)
 
 
-def test_what_lies_between_the_elements_of_a_strided_array_is_left_alone():
-    """A view is written through; its base elsewhere is not."""
+def test_a_strided_step_writes_only_the_elements_of_the_view():
+    """The elements between them, in the view's base, do not change."""
     base = numpy.arange(20, dtype="f4")
     arrays = random_arrays(10, "f4")
     kernel.step(base[::2], *list(arrays.values())[1:], **HYPERPARAMETERS)
@@ -105,7 +105,7 @@ def test_what_lies_between_the_elements_of_a_strided_array_is_left_alone():
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (1, 1)], ids=str)
 def test_tiny_shapes_are_stepped_as_elements_of_a_vector(shape, dtype):
-    """Also without dimensions, where NumPy 1 would compute float32 in float64, and without elements."""
+    """This includes arrays without elements and zero-dimensional ones, which NumPy 1 would compute in float64."""
     arrays = random_arrays(shape, dtype)
     expected = {
         name: array.reshape(shape)
@@ -117,7 +117,7 @@ def test_tiny_shapes_are_stepped_as_elements_of_a_vector(shape, dtype):
 
 
 def test_a_read_only_broadcast_gradient_is_only_read():
-    """Chainer's backward of a sum hands one out: every stride is zero."""
+    """Chainer's backward of a sum returns one, all of whose strides are zero."""
     arrays = random_arrays((40, 1000), "f4")
     full = {**arrays, "grad": numpy.full((40, 1000), 2, "f4")}
     expected = stepped(full, 1)
@@ -128,7 +128,7 @@ def test_a_read_only_broadcast_gradient_is_only_read():
 
 
 def test_float16_is_computed_in_float32_and_rounded_once_per_store():
-    """Each step equals a float32 step from the stored halves, rounded; lr is below what a half can hold."""
+    """Each step equals a float32 step from the stored float16 numbers, rounded; lr underflows in float16."""
     hyperparameters = {"lr": 3e-6, "alpha": 0.9501, "momentum": 0.9, "eps": 1e-8}
     arrays = random_arrays(1000, "f2")
     wide = {name: array.astype("f4") for name, array in arrays.items()}
@@ -139,7 +139,7 @@ def test_float16_is_computed_in_float32_and_rounded_once_per_store():
 
 
 def test_a_gradient_of_another_dtype_is_converted_first():
-    """In small arrays and in large ones alike."""
+    """This holds for small arrays and for large ones."""
     for size in (1000, kernel.BLOCK + 10):
         arrays = random_arrays(size, "f4")
         double = arrays["grad"].astype("f8") + 1e-12
@@ -149,8 +149,8 @@ def test_a_gradient_of_another_dtype_is_converted_first():
 
 
 @pytest.mark.parametrize("size", [10, 2 * kernel.BLOCK + 10])
-def test_a_gradient_that_is_a_view_of_the_parameter_is_read_as_it_was(size):
-    """In the same order and reversed, in which a block would read what an earlier one wrote."""
+def test_a_gradient_that_is_a_view_of_the_parameter_is_read_first(size):
+    """It is in the same order or reversed. Reversed, a block would read elements that an earlier block wrote."""
     for order in (slice(None), slice(None, None, -1)):
         arrays = random_arrays(size, "f4")
         expected = stepped({**arrays, "grad": arrays["param"][order].copy()}, 1)
@@ -162,7 +162,7 @@ def test_a_gradient_that_is_a_view_of_the_parameter_is_read_as_it_was(size):
 
 @pytest.mark.parametrize("dtype", ["i4", "c8", "?"])
 def test_a_parameter_that_is_not_real_and_floating_is_refused(dtype):
-    """Before anything is written: a complex variance has no order, and an integer would be cut off."""
+    """Nothing is written: complex variances cannot be compared, and integers would be truncated."""
     arrays = {name: numpy.ones(3, dtype) for name in NAMES}
     with pytest.raises(TypeError, match=f"param must be of a real floating dtype, got {numpy.dtype(dtype)}"):
         kernel.step(**arrays, **HYPERPARAMETERS)
@@ -170,8 +170,8 @@ def test_a_parameter_that_is_not_real_and_floating_is_refused(dtype):
         numpy.testing.assert_array_equal(array, numpy.ones(3, dtype))
 
 
-def test_zero_variance_is_taken_where_rounding_makes_it_negative():
-    """n is one ulp below g^2: the root is of eps alone."""
+def test_a_variance_that_rounding_makes_negative_is_clamped_to_zero():
+    """n is one ulp below g^2, so the step divides by the root of eps."""
     arrays = {name: numpy.full(3, value, "f4") for name, value in zip(NAMES, (1, 0.5, 0.25, 0.5, 0))}
     arrays["n"] = numpy.nextafter(arrays["n"], numpy.float32(0))
     kernel.step(**arrays, lr=1.0, alpha=1.0, momentum=0.0, eps=0.25)
@@ -182,7 +182,7 @@ def test_zero_variance_is_taken_where_rounding_makes_it_negative():
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 @pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(bad, dtype):
-    """It is not hidden: the parameter becomes NaN."""
+    """That element of the parameter becomes NaN."""
     arrays = random_arrays(9, dtype)
     expected = stepped(arrays, 1)
     arrays["grad"][4] = bad
@@ -196,7 +196,7 @@ def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(bad, dty
 
 
 def test_no_array_larger_than_a_block_is_allocated():
-    """Four million elements of each dtype are stepped within the memory of a few blocks."""
+    """Stepping four million elements of each dtype needs the memory of a few blocks."""
     for dtype in ("f2", "f4", "f8"):
         arrays = random_arrays(1 << 22, dtype)
         tracemalloc.start()

@@ -1,6 +1,6 @@
-"""One set of bits: every kernel gives the bits of the NumPy kernel in param, n, g and delta.
+"""All kernels are bit-identical to the NumPy kernel in param, n, g and delta.
 
-The CUDA text runs in C++ here, and on a GPU in test_gpu.py.
+Here the CUDA source runs in C++; in tests/gpu/test_kernel.py it runs on a GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rmsprop_graves.kernels import numpy as numpy_kernel
 
 @pytest.fixture(params=["numba", "CUDA text in C++"])
 def step(request, built, monkeypatch):
-    """The step of a kernel, on NumPy arrays."""
+    """The step function of a kernel that takes NumPy arrays."""
     if request.param == "numba":
         pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
         return importlib.import_module("rmsprop_graves.kernels.numba").step
@@ -41,7 +41,7 @@ def assert_both_step_alike(step, arrays, steps, **hyperparameters):
 @pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_special_values_crossed_with_each_other_give_the_same_bits(step, dtype, name):
-    """Zeros of both signs, subnormal numbers, the largest, NaN and infinities, in every array at once."""
+    """These are zeros of both signs, subnormals, the largest numbers, NaN and infinities, in every array."""
     arrays = crossed(dtype)
     grad = arrays.pop("grad")
     assert_both_step_alike(step, arrays, [grad] * 2, **{**SETTINGS, **EXTREME_SETTINGS}[name])
@@ -50,7 +50,7 @@ def test_special_values_crossed_with_each_other_give_the_same_bits(step, dtype, 
 @pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_hundred_steps_of_many_magnitudes_give_the_same_bits(step, dtype, name):
-    """From states of zero, compared after every step."""
+    """The states start at zero, and every step is compared."""
     param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
     assert_both_step_alike(step, start_at(param), gradients(dtype, 100), **{**SETTINGS, **EXTREME_SETTINGS}[name])
 
@@ -65,7 +65,7 @@ def test_a_hundred_steps_of_many_magnitudes_give_the_same_bits(step, dtype, name
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_bits_in_the_arrays_give_the_same_bits(step, dtype, lr, alpha, momentum, eps, seed):
-    """Over hyperparameters; every exponent is as likely, and n is not negative."""
+    """Hyperparameters are random too. All exponents are equally likely, and n is not negative."""
     rng = numpy.random.RandomState(seed)
     itemsize = numpy.dtype(dtype).itemsize
     drawn = numpy.frombuffer(rng.bytes(8 * 200 * itemsize), dtype).reshape(8, 200)
@@ -77,7 +77,7 @@ def test_any_bits_in_the_arrays_give_the_same_bits(step, dtype, lr, alpha, momen
 @pytest.mark.parametrize("convert", [numpy.float64, numpy.float32, numpy.float16, numpy.array])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numpy_scalars_as_hyperparameters_give_the_bits_of_python_floats(step, dtype, convert):
-    """1 - alpha is computed in double precision then too, and no array is computed in the scalar's dtype."""
+    """1 - alpha is still computed in double precision, and no array in the scalar's dtype."""
     given_as = {name: convert(value) for name, value in SETTINGS["long memory"].items()}
     plain = {name: float(value) for name, value in given_as.items()}
     runs = []
@@ -92,7 +92,7 @@ def test_numpy_scalars_as_hyperparameters_give_the_bits_of_python_floats(step, d
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_integers_as_hyperparameters_give_the_bits_of_python_floats(step, dtype):
-    """Of Python and of NumPy."""
+    """They may be integers of Python or NumPy, or booleans."""
     for one, none in ((1, 0), (numpy.int64(1), numpy.int8(0)), (True, False)):
         arrays = start_at(numpy.ones(50, dtype))
         grad = numpy.random.RandomState(0).standard_normal(50).astype(dtype)
@@ -103,8 +103,8 @@ def test_integers_as_hyperparameters_give_the_bits_of_python_floats(step, dtype)
             assert_same_bits(ours, plain)
 
 
-def test_a_comparison_of_bits_sees_the_sign_of_zero_and_the_last_bit():
-    """And takes any NaN for any other."""
+def test_the_comparison_of_bits_sees_the_sign_of_zero_and_the_last_bit():
+    """All NaNs are equal to it."""
     one = {"param": numpy.array([0.0, 1.0, numpy.nan], "f4")}
     assert_same_bits(one, {"param": numpy.array([0.0, 1.0, -numpy.nan], "f4")})
     for other in ([-0.0, 1.0, numpy.nan], [0.0, numpy.nextafter(numpy.float32(1), 2), numpy.nan], [0.0, 1.0, 1.0]):

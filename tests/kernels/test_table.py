@@ -1,4 +1,4 @@
-"""Tables of addresses: when one serves, what it can step, and its bits; Numba's, and the GPU's on a stand-in."""
+"""Tables of addresses, by Numba and on a stand-in for a GPU: their bits, their limits and their lifetime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = [tuple(values.values()) for values in {**cases.SETTINGS, **cases.EXTR
 
 @pytest.fixture(params=["numba", "gpu"])
 def place(request, monkeypatch):
-    """A kernel with a table, `to` which copies an array where it steps, and `dtypes` it steps."""
+    """A kernel with a table; `to` copies an array to its device, and `dtypes` are those that it can step."""
     if request.param == "gpu":
         gpu = request.getfixturevalue("gpu")
         return SimpleNamespace(kernel=cupy_kernel, to=gpu.asarray, dtypes=("f2", "f4", "f8"), gpu=gpu)
@@ -39,12 +39,12 @@ def place(request, monkeypatch):
 
 @pytest.fixture
 def on_gpu(gpu):
-    """The stand-in alone, as `place`."""
+    """The same as `place`, for the stand-in only."""
     return SimpleNamespace(kernel=cupy_kernel, to=gpu.asarray, gpu=gpu)
 
 
 def row_of(place, shape, dtype="f4", seed=0, offset=0):
-    """param, grad, n, g and delta, which begin as many elements further than usual."""
+    """Return param, grad, n, g and delta. Each begins `offset` elements after the start of its memory."""
     rng = numpy.random.RandomState(seed)
     size = int(numpy.prod(shape))
     values = rng.standard_normal((5, size)) * 10.0 ** rng.uniform(-3, 1, (5, 1))
@@ -62,13 +62,13 @@ def copies(rows):
 
 
 def table_of(place, rows):
-    """The table and the gradients."""
+    """Return the table of the rows, and their gradients."""
     params, grads, *states = map(list, zip(*rows))
     return place.kernel.Table(params, *states), grads
 
 
 def can_step(place, rows):
-    """Whether a table of the rows takes their gradients."""
+    """Whether a table can step the rows at once."""
     table, grads = table_of(place, rows)
     return table.locate(grads) is not None
 
@@ -81,7 +81,7 @@ def step_at_once(place, rows, sets):
 
 
 def assert_steps_as_each(place, rows, sets, steps=1):
-    """Asserts that a table has the bits of the kernel of one parameter."""
+    """Assert that stepping by a table and one parameter at a time are bit-identical."""
     expected = copies(rows)
     for _ in range(steps):
         for (param, grad, n, g, delta), values in zip(expected, sets):
@@ -91,13 +91,13 @@ def assert_steps_as_each(place, rows, sets, steps=1):
         assert_same_bits(*({name: on_host(one) for name, one in zip(COLUMNS, arrays)} for arrays in (row, other)))
 
 
-# Its bits
+# Bits
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(place, data):
-    """Whatever the arrays: empty, tiny, beginning anywhere, ending in the middle of a vector, chunk or span."""
+    """Arrays may be empty or tiny, begin anywhere, and end in the middle of a vector, chunk or span."""
     dtype = data.draw(st.sampled_from(place.dtypes))
     whole = cuda.CHUNK_BYTES // numpy.dtype(dtype).itemsize
     size = st.one_of(
@@ -111,8 +111,8 @@ def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(place, data):
 
 
 @pytest.mark.parametrize("odd", range(5), ids=COLUMNS)
-def test_one_array_alone_may_begin_off_a_vector(place, odd):
-    """Of a row among others."""
+def test_a_single_array_may_be_unaligned_to_vectors(place, odd):
+    """The other arrays and the other row are aligned."""
     for dtype in place.dtypes:
         rows = rows_of(place, 100, 100, dtype=dtype)
         rows[0][odd] = abs(row_of(place, 100, dtype, 3, offset=1)[odd])
@@ -121,13 +121,13 @@ def test_one_array_alone_may_begin_off_a_vector(place, odd):
 
 @pytest.mark.parametrize("shapes", [(0,), (0, (2, 0), 5, 0, (0, 3), 4, (), 0, 0), ((2, 3), (), (3, 1), 17)], ids=str)
 def test_arrays_may_have_any_shapes_and_no_elements(place, shapes):
-    """At the beginning, in the middle and at the end."""
+    """Arrays without elements are at the beginning, in the middle and at the end."""
     assert_steps_as_each(place, rows_of(place, *shapes), [DEFAULTS] * len(shapes), steps=2)
 
 
 @pytest.mark.parametrize("value", [numpy.nan, numpy.inf, -numpy.inf], ids=str)
 def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(place, value):
-    """Not even the other elements of its vector."""
+    """The other elements of its vector stay finite."""
     for dtype in place.dtypes:
         row = row_of(place, 40, dtype)
         row[1][17] = value
@@ -136,7 +136,7 @@ def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(place, v
 
 
 def test_nothing_beyond_the_arrays_is_written(place):
-    """Neither before nor after, by vectors or by elements."""
+    """The memory before and after them does not change, in steps by vectors or by elements."""
     for dtype in place.dtypes:
         for size, offset in ((37, 16), (37, 3), (4096 + 5, 16)):
             rooms = [place.to(numpy.full(size + 2 * offset, 7, dtype)) for _ in range(5)]
@@ -146,7 +146,7 @@ def test_nothing_beyond_the_arrays_is_written(place):
 
 
 def test_zeros_of_either_sign_are_different_hyperparameters(place):
-    """A learning rate of -0.0 makes steps of the other sign."""
+    """A learning rate of -0.0 gives a step with the other sign."""
     rows = rows_of(place, 1, 1)
     for row in rows:
         row[1][...] = 1
@@ -163,7 +163,7 @@ def test_a_hyperparameter_too_large_for_the_dtype_is_infinite_without_a_warning(
 @pytest.mark.parametrize("span", [1 << 17, 1000])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_any_number_of_threads_has_the_same_bits(monkeypatch, count, span):
-    """A million elements in arrays that end in the middle of spans."""
+    """The arrays have a million elements in all, and end in the middle of spans."""
     kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
     monkeypatch.setattr(threads, "_num_threads", count)
     monkeypatch.setattr(threads, "SPAN", span)
@@ -172,13 +172,13 @@ def test_any_number_of_threads_has_the_same_bits(monkeypatch, count, span):
     assert_steps_as_each(numba, rows, SETTINGS[:5], steps=2)
 
 
-# What it can step
+# Limits
 
 
 @pytest.mark.parametrize("layout", ["transposed", "strided", "backwards", *NUMPY_LAYOUTS])
 @pytest.mark.parametrize("odd", range(5), ids=COLUMNS)
 def test_arrays_of_other_layouts_cannot_be_stepped_but_gradients_are_copied(place, odd, layout):
-    """A gradient is only read; one of another byte order or class is none that a table knows."""
+    """A gradient can be copied because it is only read. Another byte order or class is not supported."""
     rows = [row_of(place, (2, 3), seed=seed) for seed in range(3)]
     rows[1][odd] = laid_out(rows[1][odd], layout)
     is_same = place.gpu is not None and layout in NUMPY_LAYOUTS
@@ -190,7 +190,7 @@ def test_arrays_of_other_layouts_cannot_be_stepped_but_gradients_are_copied(plac
 
 @pytest.mark.parametrize("odd", range(5), ids=COLUMNS)
 def test_arrays_of_another_shape_or_dtype_cannot_be_stepped(place, odd):
-    """Not even with as many elements."""
+    """Shapes with the same number of elements differ too."""
     for other in (numpy.ones((3, 2), "f4"), numpy.ones((1, 3), "f4"), numpy.ones((2, 3), "f8"), numpy.ones(6, "f4")):
         rows = rows_of(place, (2, 3), (2, 3), (2, 3))
         rows[1][odd] = place.to(other)
@@ -199,14 +199,14 @@ def test_arrays_of_another_shape_or_dtype_cannot_be_stepped(place, odd):
 
 @pytest.mark.parametrize("dtype", ["int32", "complex64", "longdouble", "float16"])
 def test_a_dtype_without_a_compiled_loop_cannot_be_stepped(place, dtype):
-    """Numba has none for float16 on a CPU."""
+    """Numba cannot compile float16 for a CPU."""
     rows = [[place.to(numpy.ones(3, dtype)) for _ in range(5)] for _ in range(2)]
     assert can_step(place, rows) == (place.gpu is not None and dtype == "float16")
 
 
 @pytest.mark.parametrize("column", [0, 2, 3, 4])
-def test_a_gradient_in_memory_that_is_written_cannot_be_taken(place, column):
-    """Wholly or in part, whether its row comes before or after; beside that memory it may lie."""
+def test_a_gradient_that_overlaps_a_written_array_cannot_be_stepped(place, column):
+    """The overlap is total or partial, with an earlier or a later row. Adjacent memory is no overlap."""
     for row, part in ((0, slice(3, 43)), (2, slice(10, 50)), (1, slice(0, 40))):
         rows = rows_of(place, 50, 40, 50)
         rows[1][1] = rows[row][column][: rows[1][0].size] if row == 1 else rows[row][column][part]
@@ -220,7 +220,7 @@ def test_a_gradient_in_memory_that_is_written_cannot_be_taken(place, column):
 @pytest.mark.parametrize("overlap", [0, 1, 30])
 @pytest.mark.parametrize("column", [0, 2, 3, 4])
 def test_rows_that_share_memory_cannot_be_stepped_at_once(place, column, overlap):
-    """Be it one element; those beside each other can."""
+    """One shared element is enough. Adjacent memory can be stepped."""
     room = abs(row_of(place, 100)[2])
     rows = rows_of(place, 50, 7, 50 + overlap)
     rows[0][column], rows[2][0] = room[:50], room[50 - overlap :]
@@ -229,7 +229,7 @@ def test_rows_that_share_memory_cannot_be_stepped_at_once(place, column, overlap
 
 @pytest.mark.parametrize("seed", range(5))
 def test_arrays_back_to_back_in_one_buffer_are_stepped_in_any_order(place, seed):
-    """As long as none begins an element early, in the end of the one before it; gradients, only read, may."""
+    """No array may begin one element early, in the array before it, except a gradient in a gradient."""
     sizes = numpy.repeat([7, 50, 20], 5)
     order = numpy.random.RandomState(seed).permutation(len(sizes))
     begins = numpy.zeros(len(sizes), int)
@@ -244,11 +244,11 @@ def test_arrays_back_to_back_in_one_buffer_are_stepped_in_any_order(place, seed)
         assert can_step(place, [early[:5], early[5:10], early[10:]]) == are_gradients
 
 
-# When it serves
+# Lifetime
 
 
-def test_a_table_is_of_its_very_arrays(place):
-    """Equal ones are others, and so are fewer or more."""
+def test_a_table_can_be_reused_only_with_the_same_array_objects(place):
+    """Equal copies do not count, nor fewer or more arrays."""
     rows = rows_of(place, 10, 10)
     table, _ = table_of(place, rows)
     columns = [list(column) for column in zip(*rows)]
@@ -278,8 +278,8 @@ def lock(array):
 
 @pytest.mark.parametrize("change", [resize, lock, reshape])
 @pytest.mark.parametrize("column", range(4))
-def test_a_table_does_not_serve_arrays_that_have_changed_in_place(column, change):
-    """In shape, size or permission."""
+def test_a_table_cannot_be_reused_after_an_array_changed_in_place(column, change):
+    """The change is of its shape, its size or its writeable flag."""
     kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
     columns = [[numpy.ones((2, 3), "f4") for _ in range(3)] for _ in range(4)]
     table = kernel.Table(*columns)
@@ -288,8 +288,8 @@ def test_a_table_does_not_serve_arrays_that_have_changed_in_place(column, change
     assert not table.holds(*columns)
 
 
-def test_a_gpus_table_does_not_serve_a_parameter_of_another_shape(on_gpu):
-    """CuPy's arrays can be reshaped in place, and nothing else of them can change."""
+def test_a_gpu_table_cannot_be_reused_after_a_parameter_is_reshaped_in_place(on_gpu):
+    """The shape is the only property of a CuPy array that can change in place."""
     rows = [row_of(on_gpu, (2, 3))]
     table, _ = table_of(on_gpu, rows)
     params, _, *states = map(list, zip(*rows))
@@ -306,29 +306,29 @@ def table_launches(gpu):
 
 
 @pytest.mark.parametrize(("count", "launches"), [(1, 1), (400, 1), (401, 2), (1200, 3), (1201, 4)])
-def test_gradients_that_do_not_fit_into_one_launch_are_in_several(on_gpu, count, launches):
-    """Each launch has the addresses of the gradients that it reads."""
+def test_more_gradients_than_a_launch_can_hold_need_several_launches(on_gpu, count, launches):
+    """A launch holds the addresses of 400 gradients."""
     assert_steps_as_each(on_gpu, rows_of(on_gpu, *[3] * count), [DEFAULTS] * count)
     assert len(table_launches(on_gpu.gpu)) == launches
 
 
 @pytest.mark.parametrize(("different", "launches"), [(1, 1), (8, 1), (9, 4), (30, 4)])
 def test_each_parameter_has_its_own_hyperparameters(on_gpu, different, launches):
-    """Up to eight sets in a launch; equal ones are one set, whichever object they are."""
+    """A launch holds up to eight sets. Equal sets count once, even if they are different objects."""
     sets = [(0.1 + i % different, *DEFAULTS[1:]) for i in range(30)]
     assert_steps_as_each(on_gpu, rows_of(on_gpu, *[5] * 30, dtype="f8"), sets)
     assert len(table_launches(on_gpu.gpu)) == launches
 
 
 def test_arrays_without_elements_have_no_blocks(on_gpu):
-    """161 arrays, of which one is empty, are 160 blocks of one launch."""
+    """One of 161 arrays is empty, so the launch has 160 blocks."""
     step_at_once(on_gpu, rows_of(on_gpu, *range(161)), [DEFAULTS] * 161)
     (launch,) = on_gpu.gpu.launches
     assert (launch.device_id, launch.grid) == (0, 160)
 
 
 def test_a_step_copies_nothing_to_the_device(on_gpu):
-    """What changes comes with the launch."""
+    """Gradients' addresses and hyperparameters are arguments of the launch."""
     table, grads = table_of(on_gpu, rows_of(on_gpu, 10, 10, 10))
     before = len(on_gpu.gpu.memory)
     for _ in range(3):
@@ -337,8 +337,8 @@ def test_a_step_copies_nothing_to_the_device(on_gpu):
     assert len(on_gpu.gpu.launches) == 3
 
 
-def test_a_step_waits_for_nothing_and_its_table_lives_until_it_has_run(on_gpu):
-    """Even if the table is let go at once: its memory can serve again only later on the same stream."""
+def test_a_step_is_asynchronous_and_its_table_may_be_deleted_at_once(on_gpu):
+    """The table's memory can be reused only by later work on the same stream."""
     rows = [row_of(on_gpu, 5000)]
     expected, before = copies(rows), copies(rows)
     step_at_once(on_gpu, expected, [DEFAULTS]), step_at_once(on_gpu, expected, [DEFAULTS])
@@ -351,8 +351,8 @@ def test_a_step_waits_for_nothing_and_its_table_lives_until_it_has_run(on_gpu):
     assert_same_bits({"": rows[0][0].get()}, {"": expected[0][0].get()})
 
 
-def test_a_table_is_of_one_stream(on_gpu):
-    """On another its addresses might not be there yet, and be gone before a launch reads them."""
+def test_a_table_can_be_reused_only_on_its_stream(on_gpu):
+    """On another one a launch could run before the addresses are copied or after their memory is reused."""
     rows = rows_of(on_gpu, 10)
     params, _, *states = map(list, zip(*rows))
     table, grads = table_of(on_gpu, rows)
@@ -367,19 +367,19 @@ def test_a_table_is_of_one_stream(on_gpu):
     assert not other.holds(params, *states)
 
 
-@pytest.mark.parametrize(("address", "serves"), [(2, False), (12345, True)], ids=["of each thread", "of all"])
-def test_a_table_of_a_threads_own_default_stream_serves_no_other_thread(on_gpu, monkeypatch, address, serves):
-    """CUDA gives these streams one address, 2, though they are different; any other stream is one for all threads."""
+@pytest.mark.parametrize(("address", "is_reused"), [(2, False), (12345, True)], ids=["of each thread", "of all"])
+def test_a_table_of_a_per_thread_default_stream_is_reused_by_its_thread_only(on_gpu, monkeypatch, address, is_reused):
+    """CUDA gives all these streams the handle 2. A stream with any other handle is the same in all threads."""
     monkeypatch.setattr(on_gpu.gpu.stream(), "ptr", address)
     params, _, *states = map(list, zip(*rows_of(on_gpu, 10)))
     table = cupy_kernel.Table(params, *states)
     assert table.holds(params, *states)
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(table.holds, params, *states).result() == serves
+        assert pool.submit(table.holds, params, *states).result() == is_reused
 
 
-def test_the_stand_in_notices_memory_that_is_gone(on_gpu):
-    """These tests would find a launch that comes after its table has been let go on another stream."""
+def test_the_stand_in_finds_a_launch_that_reads_freed_memory(on_gpu):
+    """The launch runs on another stream after its table was deleted, so the tests above can fail."""
     table, grads = table_of(on_gpu, rows_of(on_gpu, 10))
     with on_gpu.gpu.held_back():
         stream = on_gpu.gpu.cuda.Stream()
@@ -392,7 +392,7 @@ def test_the_stand_in_notices_memory_that_is_gone(on_gpu):
 
 
 def test_each_device_has_its_own_table(on_gpu):
-    """Made and stepped where it is current; it takes no arrays of another."""
+    """It is made and stepped on the current device, and cannot step arrays of another."""
     elsewhere = row_of(on_gpu, 10)
     with Device(1):
         assert_steps_as_each(on_gpu, rows_of(on_gpu, 10), [DEFAULTS])
@@ -409,7 +409,7 @@ NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for more memory than there is")
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
 def test_elements_beyond_two_to_the_32nd_are_stepped(on_gpu, dtype):
-    """The last blocks of such an array; only the memory that they touch need be there."""
+    """Only the last blocks run, so only the memory that they touch is needed."""
     chunk = cuda.CHUNK_BYTES // numpy.dtype(dtype).itemsize
     size = 2**32 + 2 * chunk + 13
     nbytes = size * numpy.dtype(dtype).itemsize
@@ -426,8 +426,8 @@ def test_elements_beyond_two_to_the_32nd_are_stepped(on_gpu, dtype):
         assert_same_bits({"": array[-40:].get()}, {"": expected.get()})
 
 
-def test_the_addresses_of_cupys_own_arrays_are_taken(on_gpu):
-    """Arrays of CuPy's own class, in the host's memory, which needs no GPU."""
+def test_the_addresses_of_real_cupy_arrays_are_found(on_gpu):
+    """The arrays are of CuPy's own class but in host memory, which needs no GPU."""
     cupy = pytest.importorskip("cupy", exc_type=ImportError)
     hosts = [numpy.full(20, value, "f4") for value in (1, 2, 5, 1, 0)]
 

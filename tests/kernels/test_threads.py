@@ -1,4 +1,4 @@
-"""The threads that divide an update: how many there are, and what each of them does."""
+"""The threads that divide an update: their number and their work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rmsprop_graves.kernels import threads
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-# Prints the number of threads twice: it must be the same, and a warning must come once.
+# Print the number of threads twice: it must not change, and a warning must appear only once.
 ASK = """
     from rmsprop_graves import kernels
     print(kernels.get_num_threads(), kernels.get_num_threads())
@@ -36,7 +36,7 @@ def _small_spans(monkeypatch):
 
 
 @pytest.mark.parametrize(("value", "expected"), [("1", 1), ("1,4", 1), (" 1 ", 1), ("1000000", CORES), ("", CORES)])
-def test_the_number_is_that_of_the_cores_or_a_smaller_one_in_omp_num_threads(value, expected):
+def test_the_default_is_the_number_of_cores_or_a_smaller_omp_num_threads(value, expected):
     """The variable is a number, or a list with one number for each level of nested parallelism."""
     stdout, stderr = run_python(ASK, OMP_NUM_THREADS=value)
     assert stdout.split() == [str(expected)] * 2
@@ -67,7 +67,7 @@ def test_the_number_can_be_set_beyond_the_cores():
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", None])
 def test_an_invalid_number_is_refused(count):
-    """The number that was set stays."""
+    """The number does not change."""
     before = kernels.get_num_threads()
     with pytest.raises(ValueError, match=f"the number of threads must be an integer >= 1, got {count!r}"):
         kernels.set_num_threads(count)
@@ -75,7 +75,7 @@ def test_an_invalid_number_is_refused(count):
 
 
 def assert_cover(spans, size):
-    """Every number of ``range(size)`` lies in one span."""
+    """Assert that every number of ``range(size)`` lies in exactly one span."""
     assert sorted(number for span in spans for number in range(*span)) == list(range(size))
 
 
@@ -83,7 +83,7 @@ def assert_cover(spans, size):
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 127, 128, 129, 1000])
 def test_spans_cover_everything_once(count, size):
-    """Every size and number of threads gives spans without gaps and overlaps."""
+    """The spans have no gaps and no overlaps, for any size and number of threads."""
     kernels.set_num_threads(count)
     spans = []
     threads.run(lambda begin, end: spans.append((begin, end)), size)
@@ -91,8 +91,8 @@ def test_spans_cover_everything_once(count, size):
 
 
 @pytest.mark.usefixtures("_small_spans")
-def test_a_thread_whose_core_is_busy_is_not_waited_for_long():
-    """While one thread is at its first span, the other takes more than half of the work."""
+def test_a_slow_thread_does_not_delay_the_others():
+    """While one thread works on its first span, the other does more than half of the work."""
     kernels.set_num_threads(2)
     caller = threading.current_thread()
     others_began, is_enough = threading.Event(), threading.Event()
@@ -114,7 +114,7 @@ def test_a_thread_whose_core_is_busy_is_not_waited_for_long():
 
 @pytest.mark.usefixtures("_small_spans")
 def test_the_work_is_done_by_several_threads():
-    """At its first span each waits for the three others, which a single thread could not."""
+    """In its first span each thread waits for the three others, which a single thread could not do."""
     barrier = threading.Barrier(4, timeout=60)
     names = set()
 
@@ -130,7 +130,7 @@ def test_the_work_is_done_by_several_threads():
 
 @pytest.mark.usefixtures("_small_spans")
 def test_an_exception_is_raised_after_every_thread_has_finished():
-    """After Ctrl-C in the calling thread nothing writes to the arrays any more."""
+    """After Ctrl-C in the calling thread, no other thread still writes to the arrays."""
     others_began, under_way = threading.Event(), []
 
     def work(begin, end):
@@ -152,7 +152,7 @@ def test_an_exception_is_raised_after_every_thread_has_finished():
 
 @pytest.mark.usefixtures("_small_spans")
 def test_ctrl_c_while_waiting_is_raised_after_every_thread_has_finished(monkeypatch):
-    """However often it is pressed."""
+    """This holds however often it is pressed."""
     others_began, presses, ended = threading.Event(), [], []
 
     def work(begin, end):
@@ -181,7 +181,7 @@ def test_ctrl_c_while_waiting_is_raised_after_every_thread_has_finished(monkeypa
 
 @pytest.mark.usefixtures("_small_spans")
 def test_work_that_is_queued_when_no_thread_can_start_is_waited_for(monkeypatch):
-    """A thread of another model may take it up, and must not write after the update has returned."""
+    """A thread of another model's update may run it, and must not write after this update has returned."""
     began, ended = [], []
 
     def work(begin, end):

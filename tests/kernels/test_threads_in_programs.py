@@ -1,4 +1,4 @@
-"""Programs that fork, start processes and threads, or exit, while updates are divided among threads."""
+"""Programs that fork, start processes or threads, or exit, while updates are divided among threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 from interpreter import run_python
 
-# The scripts below begin with this. train(seed) updates a model, divided among four threads, and returns all its bits.
+# The scripts below begin with this. train(seed) updates a model with four threads and returns its bits.
 TRAIN = """
 import atexit, os, sys, threading, warnings
 import numpy
@@ -39,7 +39,7 @@ def train(seed, updates=3):
 
 def run_training(code, *options, **environment):
     """Run a script after `TRAIN` and return its words. It must succeed and print nothing to standard error."""
-    # NumPy's BLAS has threads of its own, and Python 3.12 warns of them at a fork.
+    # NumPy's BLAS has threads of its own, and Python 3.12 warns of a fork beside other threads.
     environment = {"OPENBLAS_NUM_THREADS": "1", **environment}
     stdout, stderr = run_python(TRAIN + code, *options, **environment)
     assert stderr == ""
@@ -72,7 +72,7 @@ print([ends[seed] for seed in range(4)] == expected)
 @divides
 @needs_fork
 def test_parent_and_child_train_on_after_a_fork():
-    """The child has threads of its own. Python has nothing to warn of, because none runs at the fork."""
+    """The child starts its own threads. No thread runs during the fork, so Python does not warn."""
     code = """
 expected = train(0), train(1)
 names = [thread.name for thread in threading.enumerate()]
@@ -91,7 +91,7 @@ assert train(0) == expected[0]
 @divides
 @needs_fork
 def test_a_fork_during_an_update_in_another_thread_disturbs_neither():
-    """The fork waits for the spans under way, and the child has nothing of that update."""
+    """The fork waits for the spans under way, and the child does not continue that update."""
     code = """
 expected = train(0, 50), train(1)
 ends = []
@@ -114,9 +114,9 @@ print(*statuses)
 @divides
 @pytest.mark.parametrize("method", ["spawn", "forkserver", pytest.param("fork", marks=needs_fork)])
 def test_children_of_multiprocessing_train(tmp_path, method):
-    """They train under each start method, while their parent has threads."""
+    """This works with each start method while the parent has threads."""
     if method != "spawn" and sys.platform == "win32":
-        pytest.skip("this system knows no other start method")
+        pytest.skip("this system has no other start method")
     script = tmp_path / "script.py"
     script.write_text(
         TRAIN
@@ -131,13 +131,13 @@ if __name__ == "__main__":
 """
     )
     code = f"import runpy, sys; sys.argv = [{str(script)!r}]; runpy.run_path({str(script)!r}, run_name='__main__')"
-    # Pool has threads of its own when it starts another process.
+    # Pool has threads of its own when it forks, and Python 3.12 warns of that.
     assert run_python(code, "-W", "ignore::DeprecationWarning")[0] == "done\n"
 
 
 @divides
 def test_a_program_can_end_while_a_daemon_thread_trains():
-    """Python cuts the thread off silently."""
+    """Python stops the thread without a message."""
     code = """
 def train_for_ever():
     while True:
@@ -155,7 +155,7 @@ print("done")
 
 @divides
 def test_a_thread_can_train_on_after_the_main_thread_has_ended():
-    """Python starts no thread any more by then, so it does all the work itself."""
+    """Python starts no more threads by then, so this thread does all the work."""
     code = """
 expected = train(0)
 

@@ -1,4 +1,4 @@
-"""FailOnNonNumber stops a training that has turned to NaN, and no other."""
+"""FailOnNonNumber stops a training that has become NaN or infinite, and no other."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class SteadyGradient(chainer.Link):
     """A loss whose gradient is the same at every step, between 5 and 10."""
 
     def __init__(self):
-        """Draws the gradient from a generator of its own."""
+        """Draw the gradient from a generator with a fixed seed."""
         super().__init__()
         self.gradient = numpy.random.RandomState(0).uniform(5, 10, 4096).astype(numpy.float32)
         with self.init_scope():
             self.p = chainer.Parameter(numpy.zeros(4096, numpy.float32))
 
     def forward(self, batch):
-        """The loss, whatever the batch."""
+        """Return the loss, which does not depend on the batch."""
         return functions.sum(self.p * self.gradient)
 
 
@@ -60,7 +60,7 @@ def run_into_non_number(trainer):
 
 
 def test_failonnonnumber_passes_a_steady_gradient(tmp_path):
-    """Rounding makes n - g^2 negative here; it is taken as zero, so no parameter turns to NaN."""
+    """Rounding makes n - g^2 negative, but it is clamped to zero, so no parameter becomes NaN."""
     trainer = trainer_on_a_steady_gradient(RMSpropGraves, tmp_path)
     run(trainer)
     assert trainer.updater.iteration == 300
@@ -68,14 +68,14 @@ def test_failonnonnumber_passes_a_steady_gradient(tmp_path):
 
 
 def test_failonnonnumber_stops_chainers_class_on_a_steady_gradient(tmp_path):
-    """So the test above is of such a gradient."""
+    """So the gradient of the test above does lead to NaN without the clamp."""
     trainer = trainer_on_a_steady_gradient(ChainerRMSpropGraves, tmp_path)
     run_into_non_number(trainer)
     assert 200 < trainer.updater.iteration < 300
 
 
 def test_failonnonnumber_stops_an_infinite_gradient(tmp_path):
-    """An infinity in the data is not hidden."""
+    """The optimizer does not hide an infinite gradient."""
     trainer = trainer_of(RMSpropGraves, tmp_path)
     trainer.extend(extensions.FailOnNonNumber())
 

@@ -1,4 +1,4 @@
-"""A training that is killed at any moment, or cannot write a snapshot, loses nothing that was saved."""
+"""A training that is killed, or cannot write a snapshot, keeps the snapshots that it has saved."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ for _module in ("matplotlib", "sklearn"):
     pytest.importorskip(_module, reason=not_installed(_module))
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "examples" / "train_digits.py"
-# More than the runs between the kills train, so that each kill finds the program at work.
+# More than the runs between the kills complete, so that the program is still running at each kill.
 EPOCHS = 80
 KILLS = 20
 
 pytestmark = pytest.mark.long
 
 
-# Runs some code, then a script.
+# Run some code, then a script.
 FIRST = """
 import io, os, resource, runpy, signal, sys
 import numpy
@@ -36,7 +36,7 @@ sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
-# Writes half of the second snapshot.
+# Write half of the second snapshot, then die.
 DIE_WHILE_SAVING = """
 save, saved = numpy.savez_compressed, []
 
@@ -55,14 +55,14 @@ numpy.savez_compressed = save_to_a_half
 
 
 def start(out, *options, first=""):
-    """The digits example as a process of its own."""
+    """Start the digits example in a process of its own."""
     program = [sys.executable, *(["-c", FIRST.format(first=first)] if first else []), str(SCRIPT)]
     command = [*program, "--epoch", str(EPOCHS), "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(out, *options):
-    """Run it to its end, and return how long its first snapshot took."""
+    """Run the example to its end; return the seconds until its first snapshot."""
     begin = time.monotonic()
     process = start(out, *options)
     while process.poll() is None and not snapshots(out):
@@ -74,19 +74,19 @@ def finish(out, *options):
 
 
 def snapshots(out):
-    """The snapshots in the order in which they were written."""
+    """Return the snapshots in the order in which they were written."""
     return sorted(Path(out).glob("snapshot_iter_*"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def trained(out):
-    """The parameters, the optimizer's states and times, and the iterator's order in the last snapshot."""
+    """Return the last snapshot's entries of the model, the optimizer and the iterator."""
     with numpy.load(snapshots(out)[-1], allow_pickle=True) as entries:
         names = [name for name in entries.files if name.startswith("updater/")]
         return {name: (entries[name].dtype, entries[name].tobytes()) for name in names}
 
 
-def test_a_run_that_is_killed_twenty_times_ends_with_the_bits_of_one_that_is_not(tmp_path):
-    """It is killed at random moments, and every fourth time while it writes a snapshot."""
+def test_a_run_that_is_killed_twenty_times_ends_bit_identical_to_an_uninterrupted_one(tmp_path):
+    """It is killed at random moments, every fourth time while it writes a snapshot."""
     first_snapshot = finish(tmp_path / "whole")
     out = tmp_path / "killed"
     moments = random.Random(0)
@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_bits_of_one_that_is_not
         assert process.returncode == -signal.SIGKILL
         if is_saving:
             assert any(out.glob("tmpsnapshot_iter_*/*"))
-        # Every file with the name of a snapshot is whole.
+        # Every file with a snapshot's final name is complete.
         for path in snapshots(out):
             with zipfile.ZipFile(path) as archive:
                 assert archive.testzip() is None
@@ -117,7 +117,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 """
 
-# Takes CAP_DAC_OVERRIDE from root, the right to write where the mode forbids it.
+# Drop CAP_DAC_OVERRIDE, which lets root write where the file mode forbids it.
 HEED_MODES = """
 import ctypes
 libc, version_3, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
@@ -126,7 +126,7 @@ sets[0] &= ~2
 assert libc.capset(version_3, sets) == 0
 """
 
-# Makes the folder read-only before the next file is written.
+# Make the folder read-only before the next file is written.
 WHILE_TRAINING = """
 import rmsprop_graves
 from chainer.training.updaters import StandardUpdater
@@ -139,7 +139,7 @@ def turn_and_update(updater):
 StandardUpdater.update = turn_and_update
 """
 
-# Makes the folder read-only when the next snapshot is whole but still has its temporary name.
+# Make the folder read-only when the next snapshot is complete but still has its temporary name.
 WHILE_SAVING = """
 save = numpy.savez_compressed
 
@@ -149,7 +149,7 @@ def save_and_turn(file, **arrays):
 
 numpy.savez_compressed = save_and_turn
 """
-ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone can make root obey file modes")
+ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can make root obey file modes")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no read-only folders and file size limits")
@@ -183,8 +183,8 @@ ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linu
         ),
     ],
 )
-def test_a_snapshot_that_cannot_be_written_is_an_error_and_the_last_one_stays(tmp_path, first, mode, status, message):
-    """One line with the system's reason ends the run, and training can resume from the last snapshot."""
+def test_failing_to_write_a_snapshot_is_an_error_and_keeps_the_last_one(tmp_path, first, mode, status, message):
+    """The run ends with one line that has the system's reason. Training can resume from the last snapshot."""
     out = tmp_path / "out"
     command = [str(SCRIPT), "--out", "out", "--epoch"]
 

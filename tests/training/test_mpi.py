@@ -1,4 +1,4 @@
-"""Several processes under MPI, with ChainerMN's naive communicator, train as one process on the whole batch."""
+"""MPI processes with ChainerMN's naive communicator train like a single process on the whole batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = ["--communicator", "naive", "--epoch", "2", "--out", "out"]
 # Open MPI needs a short path for its session folder.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": "/tmp"}
 
-# Every rank runs this first. Its arguments are the folder for results and those of the scenario.
+# Every rank runs this first. The arguments are the folder for results, then the scenario's own.
 COMMON = """
 import os, signal, sys
 import rmsprop_graves
@@ -67,7 +67,7 @@ def wrapped(optimizer):
 
 def set_up():
     optimizer = wrapped(RMSpropGraves(lr=0.05, momentum=0.5)).setup(Model())
-    if rank:  # ChainerMN's first update makes them equal
+    if rank:  # ChainerMN's first update must overwrite this
         for param in optimizer.target.params():
             param.array[...] += rank
     optimizer.target.p1.update_rule.hyperparam.lr = 0.01
@@ -75,7 +75,7 @@ def set_up():
     optimizer.add_hook(optimizer_hooks.WeightDecay(0.01))
     optimizer.add_hook(optimizer_hooks.GradientClipping(1.0))
     if comm:
-        optimizer.update(optimizer.target, *batch(0, rank, size))  # ChainerMN's first broadcasts the parameters
+        optimizer.update(optimizer.target, *batch(0, rank, size))  # the first update only broadcasts the parameters
     return optimizer
 
 optimizer = set_up()
@@ -119,7 +119,7 @@ def die(trainer):
     if trainer.updater.iteration == killed_at and comm.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
-# ChainerMN's first update broadcasts the parameters and makes no step. After a restart a step would be missing.
+# ChainerMN's first update only broadcasts the parameters. Without this, a step would be missing after a restart.
 optimizer.update()
 checkpointer.maybe_load(trainer, optimizer)
 print("begins at", trainer.updater.iteration, flush=True)
@@ -127,7 +127,7 @@ trainer.run()
 save(folder, f"rank{comm.rank}.npz", optimizer)
 """
 
-# Runs a script in which one rank does something in its 60th step.
+# Run a script in which one rank does something in its 60th step.
 IN_A_STEP = """
 import resource, runpy, time
 
@@ -176,7 +176,7 @@ runpy.run_path(script, run_name="__main__")
 
 @pytest.fixture(scope="module")
 def mpiexec():
-    """The program that starts the ranks."""
+    """The path of mpiexec, which starts the ranks."""
     pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
     beside = Path(sys.executable).with_name("mpiexec")
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
@@ -186,33 +186,33 @@ def mpiexec():
 
 
 def command(mpiexec, ranks, *program):
-    """The command that starts the ranks; with none, the program alone."""
+    """Return the command that runs a program in this many ranks, or without mpiexec for 0."""
     launcher = [mpiexec, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks)] if ranks else []
     return [*launcher, sys.executable, *map(str, program)]
 
 
 def finish(folder, program):
-    """Run a program; return its output, errors and status."""
+    """Run a command; return the completed process."""
     options = {"cwd": folder, "env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300}
     return subprocess.run(program, check=False, **options)
 
 
 def run(mpiexec, folder, code, ranks, *arguments):
-    """Write a script and run it in ranks; return their output, errors and status."""
+    """Write a script and run it in ranks; return the completed process."""
     script = folder / "script.py"
     script.write_text(COMMON + code, encoding="utf-8")
     return finish(folder, command(mpiexec, ranks, script, folder, *arguments))
 
 
 def loaded(path):
-    """The arrays that a rank has saved."""
+    """Return the arrays that a rank has saved."""
     with numpy.load(path) as entries:
         return dict(entries)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_end_with_the_same_bits_as_each_other_and_near_one_process(mpiexec, tmp_path, ranks):
-    """One parameter has its own value, another a hook; there are a schedule, epochs and a checkpoint."""
+def test_ranks_are_bit_identical_to_each_other_and_close_to_a_single_process(mpiexec, tmp_path, ranks):
+    """One rule has its own lr and another a hook; there are a schedule, epochs and a checkpoint."""
     result = run(mpiexec, tmp_path, TRAIN, ranks)
     assert result.returncode == 0, result.stderr
     alone = run(mpiexec, tmp_path, TRAIN, 0, "alone")
@@ -227,7 +227,7 @@ def test_ranks_end_with_the_same_bits_as_each_other_and_near_one_process(mpiexec
 
 
 def test_a_job_with_a_killed_rank_resumes_to_the_same_bits(mpiexec, tmp_path):
-    """It resumes from ChainerMN's last checkpoint that every rank has."""
+    """It resumes from ChainerMN's last checkpoint that all ranks have saved."""
     folders = whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in folders:
         folder.mkdir()
@@ -248,7 +248,7 @@ def test_a_job_with_a_killed_rank_resumes_to_the_same_bits(mpiexec, tmp_path):
 
 @pytest.fixture(scope="module")
 def digits(mpiexec, tmp_path_factory):
-    """The digits example, run in two ranks to its end: its folder and its output."""
+    """Run the digits example in two ranks to its end; return its folder and its output."""
     pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     pytest.importorskip("sklearn", reason=not_installed("sklearn"))
     folder = tmp_path_factory.mktemp("digits")
@@ -258,19 +258,19 @@ def digits(mpiexec, tmp_path_factory):
 
 
 def log_of(folder):
-    """The log of a run, without the times, which differ between equal runs."""
+    """Return the log of a run without the times, which differ between equal runs."""
     log = json.loads((folder / "out" / "log.json").read_text())
     return [{name: value for name, value in entry.items() if name != "elapsed_time"} for entry in log]
 
 
 def trained(folder):
-    """The entries of the model, the optimizer and the iterator in the last snapshot."""
+    """Return the last snapshot's entries of the model, the optimizer and the iterator."""
     path = max((folder / "out").glob("snapshot_iter_*"), key=lambda path: int(path.name.rpartition("_")[2]))
     return {name: (a.dtype, a.tobytes()) for name, a in loaded(path).items() if name.startswith("updater/")}
 
 
 def test_digits_are_learned_in_two_ranks_as_in_one_process(digits, tmp_path):
-    """Each rank reports its share of the images and the first one everything else; the accuracy is about the same."""
+    """Each rank reports its share of the images, only the first one all else; the accuracy is about the same."""
     folder, output = digits
     assert sorted(line for line in output.splitlines() if "Rank" in line) == [
         "Rank 0 of 2: 719 of 1,437 images",
@@ -288,8 +288,8 @@ def test_digits_are_learned_in_two_ranks_as_in_one_process(digits, tmp_path):
     assert accuracy == pytest.approx(expected, abs=0.05)
 
 
-def test_ranks_of_the_digits_stop_together_at_ctrl_c_and_go_on_to_the_same_bits(mpiexec, digits, tmp_path):
-    """Ctrl-C comes to one rank only. The resumed run ends, in both, with the bits of one that was not stopped."""
+def test_ranks_stop_together_at_ctrl_c_and_resume_to_the_same_bits(mpiexec, digits, tmp_path):
+    """Only one rank gets Ctrl-C. Both ranks of the resumed run end bit-identical to an uninterrupted run."""
     stopped = run(mpiexec, tmp_path, IN_A_STEP, 2, "press", DIGITS, *OPTIONS)
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stderr.count("Stopped. To go on: --resume out/snapshot_iter_60\n") == 1
@@ -306,7 +306,7 @@ def test_ranks_of_the_digits_stop_together_at_ctrl_c_and_go_on_to_the_same_bits(
 
 
 def test_ctrl_c_at_mpiexec_ends_the_job_and_loses_no_snapshot(mpiexec, digits, tmp_path):
-    """Open MPI leaves the ranks a quarter of a second, in which they may or may not save."""
+    """Open MPI gives the ranks a quarter of a second, which may or may not be enough to save."""
     (tmp_path / "script.py").write_text(COMMON + IN_A_STEP, encoding="utf-8")
     program = command(mpiexec, 2, tmp_path / "script.py", tmp_path, "wait", DIGITS, *OPTIONS)
     options = {"cwd": tmp_path, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -332,15 +332,15 @@ def test_ctrl_c_at_mpiexec_ends_the_job_and_loses_no_snapshot(mpiexec, digits, t
     ids=["error", "no room"],
 )
 def test_a_rank_that_fails_ends_the_job(mpiexec, digits, tmp_path, act, message):
-    """The job exits with a status; otherwise the other rank would wait for ever."""
+    """The job exits with status 1. Otherwise the other rank would wait forever."""
     failed = run(mpiexec, tmp_path, IN_A_STEP, 2, act, DIGITS, *OPTIONS)
     assert failed.returncode == 1, failed.stderr
     assert message in failed.stderr
     assert [path.name for path in (tmp_path / "out").glob("*snapshot*")] == ["snapshot_iter_45"]
 
 
-def test_digits_of_another_number_of_ranks_are_refused(digits, tmp_path):
-    """The order in a snapshot is that of one rank's share."""
+def test_a_snapshot_of_another_number_of_ranks_is_refused(digits, tmp_path):
+    """A snapshot has the order of one rank's share of the images only."""
     snapshot = digits[0] / "out" / "snapshot_iter_90"
     refused = finish(tmp_path, command(None, 0, DIGITS, "--resume", snapshot))
     assert refused.returncode == 2

@@ -18,7 +18,7 @@ from trainers import (
 
 from rmsprop_graves import RMSpropGraves
 
-# For each: the extension, the attribute, and the value that iteration i, from 0, is to be run with.
+# By name: the extension, the attribute, and the value that it must have in iteration i, counted from 0.
 SCHEDULES = {
     "ExponentialShift": (lambda: extensions.ExponentialShift("lr", 0.8), "lr", lambda i: 0.01 * 0.8**i),
     "ExponentialShift with init and target": (
@@ -73,7 +73,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_schedule_sets_the_value_of_each_iteration(schedule, tmp_path):
-    """The values are those of the schedule's own formula; values and bits are those on Chainer's class."""
+    """The values follow the schedule's formula; values and bits are equal to those on Chainer's class."""
     make_shift, attribute, formula = schedule
 
     def run_with(optimizer_class):
@@ -93,7 +93,7 @@ def test_schedule_sets_the_value_of_each_iteration(schedule, tmp_path):
     assert_same_history(history, expected_history)
 
 
-def test_schedule_reaches_the_rules_that_have_no_value_of_their_own(tmp_path):
+def test_a_schedule_changes_only_rules_without_their_own_value(tmp_path):
     """A rule with its own lr keeps it, as on Chainer's class."""
 
     def run_with(optimizer_class):
@@ -112,7 +112,7 @@ def test_schedule_reaches_the_rules_that_have_no_value_of_their_own(tmp_path):
 
 @parametrize_class
 def test_observe_lr_logs_the_lr_of_the_next_iteration(optimizer_class, tmp_path):
-    """It observes at the end of an iteration, after the schedule has moved on."""
+    """It observes at the end of an iteration, after the schedule has set the next value."""
     trainer = trainer_of(optimizer_class, tmp_path)
     trainer.extend(extensions.ExponentialShift("lr", 0.8), priority=400)
     trainer.extend(extensions.observe_lr(), trigger=(1, "iteration"))

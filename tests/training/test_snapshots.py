@@ -1,4 +1,4 @@
-"""Snapshots and checkpoints from which training goes on as if it had not stopped."""
+"""Training resumes from snapshots and checkpoints as if it had not stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rmsprop_graves import RMSpropGraves
 
 
 def extend_for_resuming(trainer):
-    """Add the extensions that a program usually has, and a schedule that must go on where it was."""
+    """Add the usual extensions, and a schedule that must continue where it stopped."""
     extend_with_log(trainer)
     trainer.extend(extensions.ExponentialShift("lr", 0.9), trigger=(2, "iteration"))
     trainer.extend(extensions.PrintReport(["epoch", "main/loss"], out=io.StringIO()))
@@ -39,7 +39,7 @@ def extend_for_resuming(trainer):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """A trainer that has run on Chainer's class, and its history."""
+    """Run a trainer on Chainer's class without a stop; return it and its history."""
     trainer = trainer_of(ChainerRMSpropGraves, tmp_path_factory.mktemp("uninterrupted"))
     extend_for_resuming(trainer)
     history = record_arrays(trainer)
@@ -57,7 +57,7 @@ def uninterrupted(tmp_path_factory):
     ],
 )
 def test_snapshot_is_resumed_as_if_never_interrupted(first_class, second_class, uninterrupted, stop, tmp_path):
-    """New objects of other weights get the bits, the log and the schedule of Chainer's class, uninterrupted."""
+    """New objects with other weights reach the bits, log and schedule of an uninterrupted run on Chainer's class."""
     straight, expected = uninterrupted
 
     first = trainer_of(first_class, tmp_path, stop=(stop, "iteration"))
@@ -84,7 +84,7 @@ def test_snapshot_is_resumed_as_if_never_interrupted(first_class, second_class, 
 
 
 def test_autoload_resumes_the_same_program(tmp_path):
-    """snapshot(autoload=True) finds the snapshot when the program is started again."""
+    """With ``snapshot(autoload=True)`` a restarted program loads its snapshot."""
     straight = trainer_of(ChainerRMSpropGraves, tmp_path / "straight")
     run(straight)
     for seed, stop in enumerate((7, ITERATIONS)):
@@ -106,10 +106,10 @@ def test_autoload_resumes_the_same_program(tmp_path):
         pytest.param(RMSpropGraves, ChainerRMSpropGraves, id="ours by Chainer's"),
     ],
 )
-def test_optimizer_saved_in_mid_training_goes_on_as_if_never_saved(
+def test_an_optimizer_saved_during_training_resumes_as_if_uninterrupted(
     saved_class, loaded_class, steps_before_loading, save, load, tmp_path
 ):
-    """Model and optimizer are in a file each, loaded into objects of other weights: t, epoch and every bit."""
+    """Model and optimizer have a file each. Objects with other weights load t, epoch and every bit."""
     saved = optimizer_after(saved_class, 2)
     saved.new_epoch()
     save(str(tmp_path / "model"), saved.target)

@@ -1,4 +1,4 @@
-"""chainer.training trains as it does on Chainer's class, bit for bit: updaters, reports and epochs."""
+"""chainer.training is bit-identical to training with Chainer's class: updaters, reports and epochs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def standard_updater_on_a_device(iterator, optimizer):
 
 
 def standard_updater_with_loss_scale(iterator, optimizer):
-    # Not a power of two, so that it rounds.
+    # Not a power of two, so that dividing by it rounds.
     return StandardUpdater(iterator, optimizer, loss_scale=100.0)
 
 
@@ -48,7 +48,7 @@ def standard_updater_with_loss_scale(iterator, optimizer):
     [standard_updater, standard_updater_on_a_device, standard_updater_with_loss_scale, parallel_updater],
 )
 def test_trainer_run_has_the_bits_of_chainers_class(make_updater, tmp_path):
-    """The bits are compared after every iteration, with each updater, and t and epoch count as they do there."""
+    """The bits are compared after every iteration with each updater; t and epoch count iterations and epochs."""
 
     def run_with(optimizer_class):
         trainer = trainer_of(optimizer_class, tmp_path, make_updater)
@@ -65,7 +65,7 @@ def test_trainer_run_has_the_bits_of_chainers_class(make_updater, tmp_path):
 
 
 def test_parallel_updater_copies_the_step_to_its_other_models(tmp_path):
-    """Two models see half a batch each and hold the same parameters after each update."""
+    """Two models get half of each batch and have the same parameters after each update."""
     optimizer = RMSpropGraves(lr=1e-2).setup(classifier())
     other = classifier(seed=1)
     updater = ParallelUpdater(
@@ -85,7 +85,7 @@ def test_parallel_updater_copies_the_step_to_its_other_models(tmp_path):
 
 
 def test_logreport_and_evaluator_log_as_on_chainers_class(tmp_path):
-    """Losses and accuracies, in training and on other points, are equal to the last bit, in memory and in the file."""
+    """Losses and accuracies, in training and evaluation, are bit-identical in memory and in the file."""
 
     def log_with(optimizer_class):
         trainer = trainer_of(optimizer_class, tmp_path)
@@ -103,7 +103,7 @@ def test_logreport_and_evaluator_log_as_on_chainers_class(tmp_path):
 
 
 def test_evaluator_does_not_change_training(tmp_path):
-    """An evaluation between two updates changes no bit of parameters and states."""
+    """An evaluation between two updates does not change parameters and states."""
 
     def history_with(evaluator):
         trainer = trainer_of(RMSpropGraves, tmp_path)
@@ -191,8 +191,8 @@ def test_new_epoch_by_hand_under_an_updater_raises_runtimeerror(optimizer_class,
 
 
 @parametrize_class
-def test_new_epoch_by_an_unannounced_updater_raises_runtimeerror(optimizer_class):
-    """An updater that counts epochs must have announced it."""
+def test_new_epoch_by_an_unregistered_updater_raises_runtimeerror(optimizer_class):
+    """An updater that counts epochs must set ``use_auto_new_epoch`` first."""
     optimizer = optimizer_class().setup(classifier())
     with pytest.raises(RuntimeError, match="invalid new_epoch call"):
         optimizer.new_epoch(auto=True)
