@@ -1,1 +1,1 @@
-"""How long an update takes: python -m benchmarks."""
+"""Benchmarks of an update: python -m benchmarks."""

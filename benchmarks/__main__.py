@@ -1,7 +1,7 @@
-"""Times an update by this package, Chainer, torch and optax, in turn, in one process.
+"""Time an update by this package, Chainer, torch and optax, in turn, in one process.
 
-Run it as `make bench`, or as `python -m benchmarks` from the repository's root. benchmarks/README.md says what it
-measures and shows the last run.
+Run it by `make bench`, or by `python -m benchmarks` from the repository's root. benchmarks/README.md describes the
+measurements and shows the last run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ QUICK = ("200 of 100", "200 of 4,096")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", action="store_true", help="measure on a GPU instead, with CuPy")
-    parser.add_argument("--quick", action="store_true", help="a few rounds of small models, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a few rounds of small models, to check that it runs")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for the results (default: benchmarks/results, and with --quick a new temporary one)",
+        help="folder for the results (default: benchmarks/results, with --quick a new temporary folder)",
     )
     options = parser.parse_args()
     if options.gpu:
@@ -114,7 +114,7 @@ def measure_case(name, shapes, dtype, threads, triads, quick):
     del arrays
     seconds = timing.time_in_turn([*contenders, *triads], **({"budget": 0, "fewest": 3} if quick else {"budget": 20}))
     used = {contender.name: contender.threads for contender in (*contenders, *triads)}
-    # The next model's arrays must find these gone, and Chainer's links refer to themselves.
+    # Free the memory for the next model. Chainer's links are reference cycles, so they need the collector.
     del contenders
     gc.collect()
     size = models.size(shapes)
@@ -130,12 +130,12 @@ def measure_case(name, shapes, dtype, threads, triads, quick):
 
 
 def needed_memory(shapes, dtype):
-    # The arrays that are drawn; five for each of ours, Chainer, three of torch, and optax; two temporary ones.
+    # Two drawn arrays; five for each of ours, Chainer, three torch contenders and optax; two temporary arrays.
     arrays = 2 + libraries.ARRAYS * 6 + 2
     return arrays * models.size(shapes) * numpy.dtype(dtype).itemsize
 
 
 if __name__ == "__main__":
-    # Those of other libraries, about what they will do one day.
+    # Other libraries warn of future changes.
     warnings.simplefilter("ignore")
     main()

@@ -1,8 +1,8 @@
-"""An update on a GPU by this package, Chainer and torch, in turn, in one process: python -m benchmarks --gpu.
+"""Time an update on a GPU by this package, Chainer and torch, in turn, in one process: python -m benchmarks --gpu.
 
-Of each it takes three times. The time on the device, between two CUDA events, while enough work lies before it that
-the device never waits for the host. The time of the host until the call returns. The time by the wall clock of a call
-among many, which is the larger of the two, or more where the one has to wait for the other.
+Three times are taken. The device time is between two CUDA events, behind enough work that the device never waits for
+the host. The host time is until the call returns. The wall-clock time is the mean of several calls with one
+synchronization: the larger of the two, or more if device and host wait for each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rmsprop_graves import RMSpropGraves, __version__
 OURS, PER_PARAMETER, CHAINER = "ours", "ours, per parameter", "Chainer"
 TORCH = FOREACH, CAPTURABLE, GRAPH = "torch, foreach", "torch, foreach, capturable", "torch, capturable, in a graph"
 COPY = "copy"
-# Parameters of float16 by `use_fp32_update`, and with a loss scale, by which the gradient is divided first.
+# float16 parameters with `use_fp32_update`; and a loss scale, by which each gradient is divided before the step.
 MASTERS = "float16 with fp32 masters"
 SCALED = "with a loss scale"
 
@@ -41,12 +41,12 @@ CASES: list[tuple[str, models.Shapes, str]] = [
 ]
 QUICK = 2
 ROUNDS = 21
-# Calls of which the host's time is the mean, few enough that no queue of launches is full before the last.
+# The host time is the mean of this many calls, few enough that they do not fill the queue of launches.
 CALLS = 4
 
 
 class Contender(NamedTuple):
-    """One way of updating a model, or the copy that it is measured by."""
+    """One way to update a model, or the copy with which it is compared."""
 
     name: str
     update: Callable[[], Any]
@@ -54,7 +54,7 @@ class Contender(NamedTuple):
 
 
 def why_not() -> str:
-    """Why nothing can be measured, in one line, or nothing."""
+    """Return the reason why nothing can be measured, in one line, or an empty string."""
     try:
         import cupy
 
@@ -64,7 +64,7 @@ def why_not() -> str:
 
 
 def measure(quick: bool = False, after_each: Callable[[dict[str, Any]], Any] = lambda results: None) -> dict[str, Any]:
-    """Times every contender on every case; the results so far are handed over after each case."""
+    """Time every contender on every case. `after_each` gets the results so far after each case."""
     start = time.perf_counter()
     results: dict[str, Any] = {"machine": describe(), "left out": [], "cases": []}
 
@@ -104,15 +104,15 @@ def measure(quick: bool = False, after_each: Callable[[dict[str, Any]], Any] = l
 
 
 def _needed_memory(shapes: models.Shapes, kind: str) -> int:
-    # Five arrays for each of ours, Chainer and three of torch; nine that are copied; torch's temporary ones.
+    # Five arrays for each of ours, Chainer and three torch contenders; nine to copy; five temporary ones of torch.
     return (5 * 5 + 9 + 5) * models.size(shapes) * max(4, _dtype(kind).itemsize)
 
 
 def _free_memory() -> int:
-    """Bytes of the device that are free once everything has been given back."""
+    """Free all cached memory; return the free bytes of the device."""
     import cupy
 
-    gc.collect()  # Chainer's links refer to themselves
+    gc.collect()  # Chainer's links are reference cycles
     cupy.get_default_memory_pool().free_all_blocks()
     if not why_torch_is_left_out():
         import torch
@@ -122,7 +122,7 @@ def _free_memory() -> int:
 
 
 def describe() -> dict[str, str]:
-    """The GPU and what is installed, in words."""
+    """Describe the GPU, the host and the installed versions."""
     import cupy
 
     runtime = cupy.cuda.runtime
@@ -142,7 +142,7 @@ def describe() -> dict[str, str]:
 
 
 def why_torch_is_left_out() -> str:
-    """The reason in one line, or nothing where it can use the GPU."""
+    """Return the reason why torch cannot use the GPU, in one line, or an empty string."""
     try:
         import torch
 
@@ -159,7 +159,7 @@ def _contenders(shapes: models.Shapes, kind: str) -> Iterator[Contender]:
             optimizer.use_fp32_update()
         if kind.endswith(SCALED):
             for param in optimizer.target.params():
-                param._loss_scale = 1.0  # as backward leaves it; of one, for the gradients serve again
+                param._loss_scale = 1.0  # set by backward in a training; 1, because the gradients are used again
         yield Contender(name, optimizer.update, nbytes)
         if name == OURS:
             yield Contender(PER_PARAMETER, functools.partial(_update_each, list(optimizer.target.params())), nbytes)
@@ -171,8 +171,8 @@ def _dtype(kind: str) -> numpy.dtype:
 
 
 def _moved_bytes(shapes: models.Shapes, kind: str) -> int:
-    """Of an update that reads five arrays and writes four, each once."""
-    # With a master, parameter and gradient are halves, the master and the three states floats.
+    """Return the bytes of an update that reads five arrays and writes four, each once."""
+    # With a master, parameter and gradient are float16; the master and the three states are float32.
     of_one = 3 * 2 + 8 * 4 if kind.startswith(MASTERS) else 9 * _dtype(kind).itemsize
     return of_one * models.size(shapes)
 
@@ -190,7 +190,7 @@ def _link(shapes: models.Shapes, dtype: numpy.dtype) -> chainer.Link:
 
 
 def _draw(shape: tuple[int, ...], dtype: numpy.dtype, seed: int) -> numpy.ndarray:
-    # A hundred million would take longer to draw than to time.
+    # Repeat a million numbers: to draw a hundred million would take longer than to time them.
     return numpy.resize(numpy.random.default_rng(seed).standard_normal(999_983, "float32").astype(dtype), shape)
 
 
@@ -216,17 +216,17 @@ def _torchs(shapes: models.Shapes, kind: str, leave_out: Callable[[str], None]) 
             update = _captured(optimizer.step) if name == GRAPH else optimizer.step
             update()
             torch.cuda.synchronize()
-        except Exception as error:  # such as a GPU that it is not built for: ours are measured all the same
+        except Exception as error:  # for example a GPU for which torch was not built; the others are measured anyway
             leave_out(f"{name}, {kind} ({in_one_line(error)[:200]})")
         else:
             yield Contender(name, update, _moved_bytes(shapes, kind))
 
 
 def _captured(step: Callable[[], Any]) -> Callable[[], Any]:
-    """Replays a CUDA graph of it."""
+    """Capture a step in a CUDA graph; return a function that replays it."""
     import torch
 
-    # It wants to have run on another stream than the default one.
+    # torch requires a warm-up on another stream than the default one before a capture.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -240,7 +240,7 @@ def _captured(step: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _copy(nbytes: int) -> Callable[[], Any]:
-    """A copy that reads and writes as many bytes in all."""
+    """Return a copy that reads and writes this many bytes in total."""
     import cupy
 
     source, target = (cupy.ones(nbytes // 2 // 4, "float32") for _ in range(2))
@@ -248,9 +248,9 @@ def _copy(nbytes: int) -> Callable[[], Any]:
 
 
 def _time_in_turn(contenders: list[Contender], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of a call of each contender in each round, whose order is drawn anew: on the device, the host, the wall.
+    """Return the seconds of a call by contender, clock ("device", "host" or "wall") and round.
 
-    torch is on its default stream, which is CuPy's.
+    Every round has a new random order. torch uses its default stream, which is the same as CuPy's.
     """
     spin = Spin()
     once = {contender.name: _warm_up(contender) for contender in contenders}
@@ -269,7 +269,7 @@ def _time_in_turn(contenders: list[Contender], rounds: int) -> dict[str, dict[st
 
 
 def _warm_up(contender: Contender) -> float:
-    """Seconds of a call; the first ones compile, or make states."""
+    """Return the seconds of the third call. The first ones compile or make states."""
     for _ in range(3):
         _synchronize()
         start = time.perf_counter()
@@ -284,7 +284,7 @@ def _on_device(contender: Contender, spin: Spin, once: float) -> float:
 
     begin, end = cupy.cuda.Event(), cupy.cuda.Event()
     _synchronize()
-    # The host is done before the device begins.
+    # Keep the device busy until the host is done.
     spin(2 * once + 1e-3)
     begin.record()
     contender.update()
@@ -310,12 +310,12 @@ def _synchronize() -> None:
 
 
 class Spin:
-    """Keeps the device busy for some seconds."""
+    """A kernel that keeps the device busy for some seconds."""
 
     def __init__(self) -> None:
         import cupy
 
-        # `clock64` counts at whatever rate the device runs; the first call compiles too, the second tells.
+        # `clock64` counts cycles, whose rate varies between devices. The first call compiles; the second is timed.
         self._kernel = cupy.RawKernel(
             'extern "C" __global__ void spin(long long cycles) {'
             " const long long start = clock64(); while (clock64() - start < cycles) {} }",
@@ -330,7 +330,7 @@ class Spin:
         self._cycles_per_second *= 0.05 / (time.perf_counter() - start)
 
     def __call__(self, seconds: float) -> None:
-        """Returns at once."""
+        """Launch the kernel without waiting for it."""
         self._kernel((1,), (1,), (numpy.int64(seconds * self._cycles_per_second),))
 
 

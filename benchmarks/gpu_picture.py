@@ -1,4 +1,4 @@
-"""The picture of a run on a GPU: the bandwidth reached on the device, and the time by the wall clock."""
+"""The picture of a run on a GPU: the bandwidth on the device, and the wall-clock time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from benchmarks.gpu import CHAINER, COPY, OURS, PER_PARAMETER
 from benchmarks.gpu_report import best_torch, shares
 
-# Okabe and Ito's, which the colour-blind can tell apart.
+# The palette of Okabe and Ito, which is safe for colour-blind readers.
 STYLES = {
     OURS: ("#0072B2", "o"),
     PER_PARAMETER: ("#56B4E9", "s"),

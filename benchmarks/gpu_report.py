@@ -1,4 +1,4 @@
-"""What is written of a run on a GPU: Markdown, JSON, and a picture where matplotlib is installed."""
+"""Write the results of a run on a GPU: Markdown, JSON and, if matplotlib is installed, a picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(results: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """A row for each case; every ratio is taken round by round."""
+    """Return a table with a row for each case. Ratios are taken within each round."""
     lines = [
         f"{results['machine']['GPU']}: median (lower to upper quartile) of the rounds",
         "",
@@ -45,17 +45,17 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def ratios(case: dict[str, Any], slow: str, fast: str, time: str) -> list[float]:
-    """How many times as fast, round by round, by the time of a kind."""
+    """Return the speed-up in each round, by the clock `time`."""
     return [a / b for a, b in zip(case["seconds"][slow][time], case["seconds"][fast][time])]
 
 
 def shares(case: dict[str, Any], name: str) -> list[float]:
-    """The bandwidth reached over that of a copy that moves as many bytes, round by round."""
+    """Return the bandwidth in each round, relative to a copy of as many bytes."""
     return ratios(case, COPY, name, "device")
 
 
 def best_torch(case: dict[str, Any]) -> str | None:
-    """The one that takes the device the least time."""
+    """Return the torch contender with the least median time on the device, or None."""
     names = [name for name in TORCH if name in case["seconds"]]
     return min(names, key=lambda name: median(case["seconds"][name]["device"]), default=None)
 
@@ -82,7 +82,7 @@ def _document(results: dict[str, Any]) -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
     if any(case["kind"].startswith(MASTERS) for case in results["cases"]):
-        lines += [f"The bytes of {MASTERS} leave out what the conversions move besides.", ""]
+        lines += [f"The bytes of {MASTERS} do not include those that the conversions move.", ""]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
-"""Host cost of an update: the microseconds that Python spends on each parameter, beside Chainer's class.
+"""Host cost of an update: the microseconds that Python spends on each parameter, compared with Chainer's class.
 
-Run it as `python -m benchmarks.host` from the repository's root. The rows on a GPU need CuPy and no GPU: arrays have
+Run it by `python -m benchmarks.host` from the repository's root. The rows on a GPU need CuPy but no GPU: arrays have
 no memory and kernels do nothing (see no_device.py).
 """
 
@@ -25,22 +25,22 @@ from benchmarks import models, no_device, report, timing
 from benchmarks.libraries import ALPHA, CHAINER, EPS, LR, MOMENTUM, OURS, Contender, in_one_line
 
 CLASSES = {CHAINER: ChainerRMSpropGraves, OURS: RMSpropGraves}
-# Small, so that the time is the host's.
+# Parameters are small, so that nearly all time is spent in Python.
 SHAPES = models.SYNTHETIC["200 of 100"]
 MODELS = ("200 of 100", "200 of 4,096", "120 of 65,536")
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Time every row on the CPU and, where CuPy can be imported, on the GPU that does not exist.
+    """Time every row on the CPU and, if CuPy can be imported, on the simulated GPU of no_device.py.
 
-    After that the process can use no real GPU.
+    The process cannot use a real GPU afterwards.
 
     Args:
-        quick: Take three rounds of each row, to see that it runs.
+        quick: Take three rounds, with one of the models, only to check that it runs (default: False).
 
     Returns:
-        ``rows``: for each row its name and, by contender, the microseconds for a parameter in every round.
-        ``left out``: lines that say what was not measured and why.
+        A dict. ``rows``: for each row its name and, by contender, the microseconds per parameter in every round.
+        ``left out``: a line with the reason for each measurement that is left out.
     """
     results: dict[str, Any] = {"rows": [], "left out": []}
 
@@ -73,7 +73,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
 
 
 def measure_in_a_process(quick: bool = False) -> dict[str, Any]:
-    """Return what `measure` returns in a process of its own, which leaves this one fit for a real GPU."""
+    """Call `measure` in a process of its own, so that this one can still use a real GPU."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.host", "--json", *(["--quick"] if quick else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
     return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -84,7 +84,7 @@ def _each(update_of: Callable[[Any], Callable[[], Any]]) -> dict[str, Callable[[
 
 
 def _model(cls: Any, xp: Any, shapes: models.Shapes, dtype: str = "float32") -> Any:
-    """An optimizer that is set up with a model of parameters that have gradients, on the CPU or the GPU."""
+    """Return an optimizer of a model whose parameters have gradients, with the arrays of `xp`."""
     random = numpy.random.default_rng(0)
     link = chainer.Link()
     with link.init_scope():
@@ -97,7 +97,7 @@ def _model(cls: Any, xp: Any, shapes: models.Shapes, dtype: str = "float32") -> 
 
 
 def _special(xp: Any) -> Iterator[tuple[str, dict[str, Callable[[], Any]]]]:
-    """The steps of one parameter by `param.update()`: plain, with a hook on its rule, and with a float32 master."""
+    """Yield updates of one parameter by `param.update()`: plain, with a rule's hook, and with a float32 master."""
 
     def plain(cls: Any) -> Any:
         return next(_model(cls, xp, SHAPES[:1]).target.params())
@@ -117,8 +117,8 @@ def _special(xp: Any) -> Iterator[tuple[str, dict[str, Callable[[], Any]]]]:
 
 
 def _launch(xp: Any) -> Callable[[], Any]:
-    """Pack and hand over one launch of a model, as its last update did."""
-    # The only private name here: no public call does this alone.
+    """Return a function that repeats the last launch of a model's update."""
+    # A private name, because no public call does this alone.
     table = kernels.on_gpu().Table
     method, arguments = table._launch, []
 
@@ -138,7 +138,7 @@ def _launch(xp: Any) -> Callable[[], Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.host", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three rounds, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="three rounds, only to check that it runs")
     parser.add_argument("--json", action="store_true", help="print every round as JSON instead of the table")
     options = parser.parse_args()
     results = measure(options.quick)
@@ -146,5 +146,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of other libraries, about what they will do one day
+    warnings.simplefilter("ignore")  # other libraries warn of future changes
     main()

@@ -1,8 +1,8 @@
-"""Who is measured: for each library the ways in which it updates a whole model once.
+"""The contenders: for each library the ways to update a whole model once.
 
-Every way takes the same hyperparameters and gradients that stay as they are, in arrays of its own library; those of
-this package share one model, as each leaves it fit for the next.
-torch's rule is another, with eps outside the root and lr outside the momentum, but reads and writes as many arrays.
+All have the same hyperparameters and the same constant gradients, in arrays of their own library. The contenders of
+this package share one model.
+torch's rule differs, with eps outside the root and lr outside the momentum, but reads and writes as many arrays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from rmsprop_graves import RMSpropGraves, kernels
 
 LR, ALPHA, MOMENTUM, EPS = 1e-4, 0.95, 0.9, 1e-4
-# Parameters, gradients, and three states.
+# The arrays of a parameter: itself, its gradient and three states.
 ARRAYS = 5
 
 OURS = "ours"
@@ -35,10 +35,10 @@ def nothing() -> None:
 
 
 class Contender(NamedTuple):
-    """One way of doing something that is timed.
+    """A function to time.
 
-    `prepare` is called, untimed, before `update` is, and again whenever another contender has been called since.
-    `spins` says that its threads wait busily for a while when it is done.
+    `prepare` is called before each timing and is not timed itself. `spins` says whether the contender's threads
+    busy-wait for a while after a call.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Contender(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """What every library copies its parameters and gradients from."""
+    """The NumPy arrays that every library copies its parameters and gradients from."""
 
     params: list[numpy.ndarray]
     grads: list[numpy.ndarray]
@@ -115,8 +115,8 @@ def torchs(arrays: Arrays, threads: int) -> Iterator[Contender]:
         optimizer = torch.optim.RMSprop(params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=foreach)
         step = CompiledStep(optimizer) if name == TORCH_COMPILED else optimizer.step
 
-        # torch does not guard against n - g^2 < 0. A constant gradient leads to it after some 300 updates, and an
-        # update of NaNs was seen to take twice as long.
+        # torch does not clamp n - g^2. With constant gradients it becomes negative after about 300 updates, and an
+        # update of NaNs took twice as long.
         def prepare():
             for state in optimizer.state.values():
                 state["grad_avg"].zero_()
@@ -132,13 +132,13 @@ def torchs(arrays: Arrays, threads: int) -> Iterator[Contender]:
 
 
 class CompiledStep:
-    """``torch.compile(optimizer.step)``, called until it is compiled.
+    """``torch.compile(optimizer.step)``, already compiled.
 
     Args:
-        optimizer: An optimizer of torch whose parameters have gradients.
+        optimizer: A torch optimizer whose parameters have gradients.
 
     Raises:
-        RuntimeError: torch did not make one graph of the whole step, so that it ran parts of it uncompiled.
+        RuntimeError: torch did not compile the whole step as one graph.
     """
 
     def __init__(self, optimizer: Any) -> None:
@@ -150,7 +150,7 @@ class CompiledStep:
             return lookup_backend("inductor")(graph, inputs)
 
         self._graphs: list[Any] = []
-        # torch counts the optimizers that it compiles, and runs all from the ninth on uncompiled.
+        # Without a reset, torch compiles only the first eight optimizers of a process.
         torch._dynamo.reset()
         self._step = torch.compile(optimizer.step, backend=compile_graph)
         # The first call makes the state. The second compiles, if the first did not.
@@ -163,7 +163,7 @@ class CompiledStep:
         self._step()
 
     def check(self) -> None:
-        """Raise an error if torch has compiled nothing, more than one graph, or has compiled again."""
+        """Raise RuntimeError unless torch has compiled exactly one graph."""
         if len(self._graphs) != 1:
             raise RuntimeError(f"torch.compile must make one graph of the step, made {len(self._graphs)}")
 
@@ -201,14 +201,14 @@ _reasons: dict[str, str] = {}
 
 
 def in_one_line(error: Exception) -> str:
-    """Its class and what it says."""
+    """Return the class and the message of an error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def why_left_out(name: str) -> str:
-    """Why a library, or `TORCH_COMPILED`, cannot be measured, in one line; empty if it can."""
+    """Return why a library or `TORCH_COMPILED` cannot be measured, in one line; an empty string if it can."""
     if name not in _reasons:
-        # JAX would otherwise look for other devices and say that it found none.
+        # Otherwise JAX looks for other devices and prints that it found none.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         try:
             with warnings.catch_warnings():
@@ -223,11 +223,11 @@ def why_left_out(name: str) -> str:
 
 def _import(name: str) -> None:
     if name == "numba":
-        kernels.use_on_cpu("numba")  # what it cannot do is found out there
+        kernels.use_on_cpu("numba")  # raises an error if it does not work
     elif name == TORCH_COMPILED:
         import torch
 
-        # It needs a C++ compiler and a Python that it knows.
+        # It needs a C++ compiler and a Python version that torch supports.
         parameter = torch.ones(2, requires_grad=True)
         parameter.grad = torch.ones(2)
         CompiledStep(torch.optim.RMSprop([parameter], centered=True))
@@ -236,7 +236,7 @@ def _import(name: str) -> None:
 
 
 def leave_out(name: str, reason: str) -> None:
-    """Do not measure a library, or `TORCH_COMPILED`."""
+    """Do not measure a library or `TORCH_COMPILED`, for a reason."""
     _reasons[name] = reason
 
 

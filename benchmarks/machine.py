@@ -1,4 +1,4 @@
-"""The machine and what is installed on it, so far as it says what the times depend on."""
+"""The properties of the machine and the versions of packages on which the times depend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("numpy", "numba", "chainer", "torch", "jax", "optax")
 
 
 def describe(threads: int) -> dict[str, str]:
-    """In words, without names of the machine or of who uses it."""
+    """Describe CPU, memory and packages, without the names of the machine or its users."""
     sizes = cache_sizes()
     memory = _memory("MemTotal")
     return {
@@ -26,7 +26,7 @@ def describe(threads: int) -> dict[str, str]:
 
 
 def describe_host() -> dict[str, str]:
-    """What runs Python."""
+    """Describe the CPU, the system and Python."""
     return {
         "CPU": _cpu(),
         "cores usable": str(_cores()),
@@ -36,7 +36,7 @@ def describe_host() -> dict[str, str]:
 
 
 def cache_sizes() -> dict[str, int]:
-    """Bytes of each level that holds data, as the first core sees it, where Linux says."""
+    """Return the bytes of each level of the first core's data caches; empty if the system is not Linux."""
     sizes = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
@@ -78,7 +78,7 @@ def _binary(size: int) -> str:
 
 
 def version(*names: str) -> str:
-    """That of the first package that is installed."""
+    """Return the version of the first package of these that is installed, or ``'absent'``."""
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)

@@ -1,4 +1,4 @@
-"""The models whose update is timed: the shapes of their parameters, and where those come from."""
+"""The models whose update is timed: the shapes of their parameters, and the sources of the shapes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import List, Tuple
 
 Shapes = List[Tuple[int, ...]]
 
-# The first five are of no network: together they go from many small parameters to few large ones.
+# These are not networks. They range from many small parameters to few large ones.
 SYNTHETIC: dict[str, Shapes] = {
     "200 of 100": [(100,)] * 200,
     "200 of 4,096": [(4_096,)] * 200,
@@ -34,7 +34,7 @@ def nature_dqn(actions: int = 18) -> Shapes:
 def lstm_language_model(units: int = 650, words: int = 10_000) -> Shapes:
     """The medium model of Zaremba et al., Recurrent Neural Network Regularization, arXiv 1409.2329, 2014.
 
-    The shapes are those of chainer/examples/ptb/train_ptb.py with --unit 650: an embedding, two L.LSTM, a L.Linear.
+    The shapes are from chainer/examples/ptb/train_ptb.py with --unit 650: an embedding, two L.LSTM and an L.Linear.
     """
     lstm: Shapes = [(4 * units, units), (4 * units,), (4 * units, units)]  # upward W and b, lateral W
     return [(words, units), *lstm, *lstm, (words, units), (words,)]
@@ -43,7 +43,7 @@ def lstm_language_model(units: int = 650, words: int = 10_000) -> Shapes:
 def resnet50() -> Shapes:
     """He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, 2015.
 
-    The shapes are those of chainer.links.ResNet50Layers(pretrained_model=None), whose first convolution has a bias.
+    The shapes are from chainer.links.ResNet50Layers(pretrained_model=None), whose first convolution has a bias.
     """
 
     def convolution(inputs: int, outputs: int, size: int) -> Shapes:

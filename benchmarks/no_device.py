@@ -1,6 +1,6 @@
-"""Real CuPy on a machine without a GPU: arrays without memory, kernels that do nothing.
+"""Simulate a GPU with the real CuPy: arrays have no memory, and kernels do nothing.
 
-The time of an update is then the time of the host's Python alone, for Chainer's class as for this package's.
+An update then takes only the time of the Python code on the host, for Chainer's class as for this package's.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ class Kernel:
     """A kernel that reads its arguments and launches nothing.
 
     Attributes:
-        launches: How many launches all kernels have been asked for.
+        launches: The number of calls of all kernels.
     """
 
     launches = 0
 
     def __init__(self, *source: Any, **options: Any) -> None:
-        """Takes the source of a ``cupy.RawKernel`` or ``cupy.ElementwiseKernel``, and does not compile it."""
+        """Take the arguments of ``cupy.RawKernel`` or ``cupy.ElementwiseKernel``, and compile nothing."""
 
     def __call__(self, *arguments: Any, **options: Any) -> None:
         """Count a launch."""
         Kernel.launches += 1
         if len(arguments) == 3 and isinstance(arguments[2], tuple):
-            # CuPy finds the address of a structure passed by value in the same way.
+            # CuPy reads the address of a structure that is passed by value in the same way.
             for argument in arguments[2]:
                 if isinstance(argument, numpy.ndarray):
                     argument.__array_interface__["data"]
 
 
 def install() -> None:
-    """Make CuPy and Chainer work with device 0, which does not exist, until the process ends.
+    """Make CuPy and Chainer work with a simulated device 0 until the process ends.
 
-    Kernels are cached by Chainer and by this package, so the process can use no real GPU from then on.
+    Chainer and this package cache kernels, so the process cannot use a real GPU afterwards.
 
     Raises:
         ImportError: CuPy cannot be imported.
@@ -74,7 +74,7 @@ def install() -> None:
     cuda.available = True
     cuda.cupy = cuda.GpuDevice.xp = cupy
     cuda.ndarray, cuda.GpuDevice.supported_array_types = cupy.ndarray, (cupy.ndarray,)
-    cuda.Device = cupy.cuda.Device.__base__  # the type of `array.device`, of which Device is a subclass
+    cuda.Device = cupy.cuda.Device.__base__  # the type of `array.device`; Device is a subclass
     cuda.GpuDevice.create_context = lambda device: Device(device.device.id)
     cuda.check_cuda_available = lambda: None
     cuda.elementwise = Kernel
@@ -82,7 +82,7 @@ def install() -> None:
 
 
 class _Addresses:
-    """An allocator that gives each array addresses of its own and no memory."""
+    """An allocator that gives each array a unique address but no memory."""
 
     def __init__(self) -> None:
         self._next = 1 << 20

@@ -1,4 +1,4 @@
-"""Two pictures of the results: the time per element over the model's size, and the bandwidth reached."""
+"""The two pictures of the results: time per element by model size, and share of the triad's bandwidth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from benchmarks import models, report
 from benchmarks.libraries import CHAINER, NUMBA, NUMPY, OPTAX, TORCH_COMPILED
 
-# Okabe and Ito's, which the colour-blind can tell apart.
+# The palette of Okabe and Ito, which is safe for colour-blind readers.
 STYLES = {
     NUMBA: ("#0072B2", "o"),
     NUMPY: ("#56B4E9", "s"),

@@ -1,4 +1,4 @@
-"""What is written of the results: Markdown, JSON, and the pictures where matplotlib is installed."""
+"""Write the results: Markdown, JSON and, if matplotlib is installed, the pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(results: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def save(results: dict[str, Any], document: str, stem: Path, command: str) -> list[Path]:
-    """Writes what a run of the command has come to, as Markdown and as JSON."""
+    """Write the results of a command as Markdown and as JSON; return the paths."""
     markdown, data = stem.with_suffix(".md"), stem.with_suffix(".json")
     markdown.write_text(f"# Results of a run of `{command}`\n\n{document}", encoding="utf-8")
     data.write_text(json.dumps(_rounded(results), indent=1) + "\n", encoding="utf-8")
@@ -33,7 +33,7 @@ def save(results: dict[str, Any], document: str, stem: Path, command: str) -> li
 
 
 def insert(results: dict[str, Any], readme: Path) -> None:
-    """Puts the summary between the README's two marks."""
+    """Replace the text between the README's two marks by the summary."""
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     readme.write_text(f"{before}{BEGIN}\n\n{summary(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
@@ -46,7 +46,7 @@ def summary(results: dict[str, Any]) -> str:
         "",
     ]
     for dtype in dtypes(results):
-        lines += [f"{dtype}: how many times as fast, median (lower to upper quartile) of the rounds", ""]
+        lines += [f"{dtype}: speed-up, median (lower to upper quartile) of the rounds", ""]
         lines += [*_ratios(results, dtype), ""]
     lines += [
         "Host cost of a parameter: median (lower to upper quartile) of the rounds",
@@ -57,18 +57,18 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def host_costs(results: dict[str, Any]) -> str:
-    """The rows of ``benchmarks.host.measure`` as a table."""
+    """Return the rows of ``benchmarks.host.measure`` as a table."""
     lines = ["| | Chainer, µs | ours, µs | ours over Chainer |", "|---|---:|---:|---:|"]
     for row in results["rows"]:
         chainers, ours = (row["microseconds"].get(name, []) for name in (CHAINER, OURS))
-        times_as_fast = [slow / fast for slow, fast in zip(chainers, ours)]
-        lines += [f"| {row['what']} | {' | '.join(map(spread, (chainers, ours, times_as_fast)))} |"]
+        speed_ups = [slow / fast for slow, fast in zip(chainers, ours)]
+        lines += [f"| {row['what']} | {' | '.join(map(spread, (chainers, ours, speed_ups)))} |"]
     lines += ["", *(f"Left out: {line}." for line in results["left out"])]
     return "\n".join(lines)
 
 
 def ratios(case: dict[str, Any], slow: str | None, fast: str | None) -> list[float]:
-    """How many times as fast, round by round, as a machine whose speed drifts does so for both."""
+    """Return the speed-up in each round: if the machine's speed drifts, it drifts for both contenders of a round."""
     seconds = case["seconds"]
     if slow not in seconds or fast not in seconds:
         return []
@@ -76,7 +76,7 @@ def ratios(case: dict[str, Any], slow: str | None, fast: str | None) -> list[flo
 
 
 def shares(case: dict[str, Any], name: str, threads: dict[str, int], yardstick: str = TRIAD) -> list[float]:
-    """The bandwidth reached over that of the yardstick with as many threads, round by round."""
+    """Return the bandwidth in each round, relative to the yardstick's with as many threads."""
     other = f"{yardstick}, {threads[name]} threads"
     return [case["bytes"] / moved_bytes(other) * ratio for ratio in ratios(case, other, name)]
 
@@ -102,8 +102,8 @@ def _document(results: dict[str, Any]) -> str:
     lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in results["machine"].items())]
     lines += [f"| bandwidth | {_bandwidths(results)} |", f"| minutes | {results['minutes']:.1f} |", ""]
     lines += [f"Left out: {line}." for line in results["left out"]]
-    lines += ["", "Every number is a median over the rounds, with the quartiles in parentheses.", ""]
-    lines += ["## How many times as fast", ""]
+    lines += ["", "Every number is the median of the rounds, with the quartiles in parentheses.", ""]
+    lines += ["## Speed-up", ""]
     for dtype in dtypes(results):
         lines += [f"{dtype}:", "", *_ratios(results, dtype), ""]
     for dtype in dtypes(results):
@@ -120,7 +120,7 @@ def _document(results: dict[str, Any]) -> str:
         lines += [""]
     lines += ["## Host cost of a parameter", "", host_costs(results["host"]), ""]
     lines += ["## Training iterations, milliseconds", ""]
-    lines += ["| network | optimizer | iteration | of it the update | share of the update | iteration times as fast |"]
+    lines += ["| network | optimizer | iteration | its update | share of the update | speed-up of the iteration |"]
     lines += ["|---|---|---:|---:|---:|---:|", *(_training_row(results, row) for row in results["training"])]
     return "\n".join(lines) + "\n"
 
@@ -183,7 +183,7 @@ def _median(case: dict[str, Any], name: str) -> float:
 
 
 def spread(values: list[float]) -> str:
-    """The median, and the quartiles in parentheses."""
+    """Return the median, with the quartiles in parentheses."""
     if not values:
         return "-"
     low, middle, high = quantiles(values, n=4, method="inclusive")
@@ -195,7 +195,7 @@ def _bandwidth(case: dict[str, Any], name: str, threads: dict[str, int]) -> str:
 
 
 def percent(values: list[float]) -> str:
-    """Likewise, of shares."""
+    """Return the median and the quartiles of shares, in percent."""
     if not values:
         return "-"
     low, middle, high = quantiles(values, n=4, method="inclusive")
@@ -207,7 +207,7 @@ def _two_digits(value: float) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """With four digits, which is more than the spread leaves of them."""
+    """Round to four digits, more than are significant."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Times what importing this package costs over importing Chainer alone, each in interpreters of their own, in turn.
+"""Time the import of this package and of Chainer alone, in turn, each in a new interpreter.
 
-Run it as `python -m benchmarks.startup` where Chainer can be imported alone: on Python 3.11 or older, with a NumPy
-older than 1.24 and setuptools older than 74. Elsewhere only the times of this package are printed.
+Run it by `python -m benchmarks.startup`. Chainer alone can be imported on Python 3.11 or older, with NumPy older than
+1.24 and setuptools older than 74. Elsewhere only the times of this package are printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROUNDS = 15
 
 
 def main() -> None:
-    run(*STATEMENTS)  # from here on the bytecode is there
+    run(*STATEMENTS)  # compiles the bytecode
     rounds = [run(*STATEMENTS) for _ in range(ROUNDS)]
     for statement in STATEMENTS:
         times = [seconds[statement] for seconds in rounds if statement in seconds]

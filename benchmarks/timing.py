@@ -1,4 +1,4 @@
-"""Contenders timed in turn, so that a machine whose speed drifts is as fast for one as for another."""
+"""Time contenders in turn, so that a drift of the machine's speed affects all of them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import time
 
 from benchmarks.libraries import Contender
 
-# What is timed at once takes about this long: less than the breaks that a shared machine makes.
+# Calls are repeated for about this many seconds: shorter than the interruptions on a shared machine.
 SECONDS = 0.01
-# A call that takes longer needs none before it that is not timed.
+# A contender whose call takes longer than this needs no untimed call first.
 LONG = 0.05
-# Idle threads of OpenMP wait busily for some milliseconds; an update right after torch was slower by a third or more.
+# Idle OpenMP threads busy-wait for some milliseconds. An update right after torch took a third longer or more.
 SPINNING = 0.02
 
 
 def time_in_turn(
     contenders: list[Contender], budget: float, fewest: int = 7, most: int = 41
 ) -> dict[str, list[float]]:
-    """Seconds for a call of each contender in each round, whose order is drawn anew.
+    """Return the seconds of a call of each contender in each round. Every round has a new random order.
 
-    There are as many rounds as begin within the seconds of the budget, but not fewer or more than the bounds.
+    Args:
+        contenders: The contenders.
+        budget: No round begins after this many seconds.
+        fewest: The least number of rounds, even beyond the budget (default: 7).
+        most: The greatest number of rounds (default: 41).
     """
     once = {contender.name: _warm_up(contender) for contender in contenders}
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
@@ -44,7 +48,7 @@ def time_in_turn(
 
 def _warm_up(contender: Contender) -> float:
     contender.prepare()
-    # The first compiles, or makes states; the last tells how long a call takes.
+    # The first call compiles or makes states; the last one is timed.
     for _ in range(3):
         start = time.perf_counter()
         contender.update()

@@ -1,6 +1,6 @@
-"""Whole training iterations, with Chainer's class and this package's.
+"""Time whole training iterations with Chainer's class and this package's.
 
-Those of torch and optax would train networks of theirs, and compare networks rather than optimizers.
+torch and optax are left out: they would train networks of their own libraries, and compare networks, not optimizers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 
 
 class Training(NamedTuple):
-    """A network being trained: what computes its gradients, and what updates it by them."""
+    """The two parts of a training iteration: `differentiate` computes the gradients, and `update` uses them."""
 
     differentiate: Callable[[], Any]
     update: Callable[[], Any]
@@ -43,13 +43,13 @@ class NatureDQN(chainer.Chain):
             self.output = L.Linear(512, actions)
 
     def forward(self, frames):
-        """The value of each action."""
+        """Return the value of each action."""
         h = F.relu(self.conv3(F.relu(self.conv2(F.relu(self.conv1(frames))))))
         return self.output(F.relu(self.hidden(h)))
 
 
 def train_dqn(optimizer_class) -> Training:
-    """On a batch of 32 transitions of random frames, with the hyperparameters of the paper and a target network."""
+    """Train on a batch of 32 random transitions, with the paper's hyperparameters and a target network."""
     random = numpy.random.default_rng(0)
     frames, next_frames = (random.random((32, 4, 84, 84), "float32") for _ in range(2))
     actions = random.integers(0, 18, 32).astype("i")
@@ -70,7 +70,7 @@ def train_dqn(optimizer_class) -> Training:
 
 
 def train_text(optimizer_class) -> Training:
-    """The model, text, learning rate and hook of docs/examples/train_text.py."""
+    """Train the model of docs/examples/train_text.py, with its text, learning rate and hook."""
     example = _example("train_text")
     alphabet, ids = numpy.unique(list(example.read_text(None)), return_inverse=True)
     windows = example.cut_windows(ids.astype("i"))
@@ -95,8 +95,8 @@ NETWORKS = {"text example": train_text, "Nature DQN": train_dqn}
 
 
 def time_in_turn(network: str, threads: int, rounds: int, iterations: int = 3) -> dict[str, dict[str, list[float]]]:
-    """Seconds for an iteration and for its update, by each optimizer in each round."""
-    kernel_of = {CHAINER: "numpy", NUMPY: "numpy"}  # Chainer's class does not ask
+    """Return the seconds of an iteration and of its update, for each optimizer in each round."""
+    kernel_of = {CHAINER: "numpy", NUMPY: "numpy"}  # Chainer's class ignores it
     if not why_left_out("numba"):
         kernel_of[NUMBA] = "numba"
     make = NETWORKS[network]

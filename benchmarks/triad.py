@@ -1,7 +1,7 @@
-"""What the memory gives to a program that does little else.
+"""Two yardsticks for memory bandwidth.
 
-It depends on the program. The stream triad, a[i] = b[i] + s * c[i], is what is usually quoted; an update that adds the
-gradient to each of the four arrays that it writes moves what the real update does, and is the floor of it.
+The STREAM triad, a[i] = b[i] + s * c[i], is the usual one. The floor adds the gradient to each of the four arrays that
+an update writes: it moves the same bytes as an update and computes next to nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from rmsprop_graves.kernels.threads import run
 
 TRIAD, FLOOR = "triad", "floor"
 S = 3.0
-# Elements of a block that NumPy takes at once, for its two passes to find the second time what is still in a cache.
+# Elements of a block in NumPy's triad: its second pass over a block finds it in the cache.
 BLOCK = 1 << 14
 
 
 def array_bytes() -> int:
-    """Four times the last cache, which STREAM requires, and at least 80 MB."""
+    """Return the size of an array: four times the largest cache, as STREAM requires, and at least 80 MB."""
     return max(80_000_000, 4 * max(cache_sizes().values(), default=0))
 
 
 def moved_bytes(contender: str) -> int:
-    """Of the triad what STREAM counts, which leaves out that `a` is read to be written; of the floor nine arrays."""
+    """Return the bytes of three arrays for the triad, as STREAM counts them, and of nine for the floor."""
     return (3 if contender.startswith(TRIAD) else 9) * array_bytes()
 
 

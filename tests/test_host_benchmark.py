@@ -14,7 +14,7 @@ from benchmarks import libraries, report
 HAS_CUPY = importlib.util.find_spec("cupy") is not None
 needs_cupy = pytest.mark.skipif(not HAS_CUPY, reason="CuPy is not installed")
 
-# The benchmarks are no part of the installed package.
+# The benchmarks are not part of the installed package.
 FIND = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[1])!r})\n"
 # This makes CuPy's kernels do nothing, also on a machine with a GPU, so it runs in a process of its own.
 LAUNCHES = """
