@@ -142,7 +142,7 @@ class RMSpropGraves(GradientMethod):
             if self._plan is None:
                 self._plan = Plan()
             if not self._plan.update(params):
-                # A hook or method of a user has run, and may have cleared a gradient.
+                # A user's hook or method has run, and may have cleared a gradient.
                 changed = list(self.target.params())
         self._reallocate_cleared_grads_of(changed)
         self.call_hooks("post")

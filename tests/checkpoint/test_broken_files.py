@@ -16,7 +16,7 @@ from rmsprop_graves import RMSpropGraves
 
 
 @pytest.mark.parametrize("load", [load_npz, rmsprop_graves.load_npz], ids=["Chainer's", "ours"])
-def test_an_npz_entry_that_is_no_array_is_refused_by_name(tmp_path, load):
+def test_an_npz_entry_that_is_not_an_array_is_refused_by_name(tmp_path, load):
     """A zip archive can hold any bytes."""
     entries = entries_of(train(fresh(), 1))
     without("p1/g")(entries)
@@ -32,8 +32,8 @@ def test_an_npz_entry_that_is_no_array_is_refused_by_name(tmp_path, load):
 
 
 @needs_h5py
-def test_an_hdf5_entry_that_is_no_dataset_is_refused_by_name(tmp_path):
-    """A group in the place of a dataset, or a dataset in the place of a group."""
+def test_an_hdf5_entry_that_is_not_a_dataset_is_refused_by_name(tmp_path):
+    """The file has a group where a dataset is expected, or a dataset where a group is."""
     entries = entries_of(train(fresh(), 1))
     without("p1/g")(entries)
     path = str(tmp_path / "file.h5")
@@ -54,7 +54,7 @@ def test_an_hdf5_entry_that_is_no_dataset_is_refused_by_name(tmp_path):
 
 @needs_h5py
 def test_a_corrupted_hdf5_entry_is_refused_by_name(tmp_path):
-    """The error of h5py is an OSError without a number, and names nothing."""
+    """h5py's own error is an OSError without an errno, and does not name the entry."""
     optimizer = train(RMSpropGraves().setup(model_of(shapes=((1000,),) * 3)), 1)
     path = tmp_path / "file.hdf5"
     save_hdf5(str(path), optimizer)
@@ -69,8 +69,8 @@ def test_a_corrupted_hdf5_entry_is_refused_by_name(tmp_path):
     assert everything_of(optimizer) == before
 
 
-def test_an_error_of_the_operating_system_is_not_taken_for_a_broken_entry():
-    """Its type and number say more than a ValueError would."""
+def test_an_error_of_the_operating_system_is_raised_unchanged():
+    """Its type and errno say more than a ValueError would."""
 
     class FailingDisk(NpzDeserializer):
         def __call__(self, key, value):

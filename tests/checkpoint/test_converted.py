@@ -29,8 +29,8 @@ FORMS = {
 
 
 @pytest.mark.parametrize("change", FORMS.values(), ids=FORMS)
-def test_a_checkpoint_of_another_form_loads_the_same_bits(load_entries, updates, change):
-    """Whatever its width, byte order, memory layout or integer type."""
+def test_a_checkpoint_in_another_form_loads_the_same_bits(load_entries, updates, change):
+    """Its entries may have any width, byte order, memory layout and integer type."""
     saved = train(fresh(), 1, 2, 3)
     entries = entries_of(saved)
     change(entries)
@@ -61,7 +61,7 @@ def test_an_infinite_n_is_loaded(load_entries, place):
 
 
 def test_a_wide_n_may_overflow_in_float16_but_g_may_not(load_entries):
-    """In training n can overflow too; g and delta cannot, so a file in which they would is wrong."""
+    """n can overflow in training too. g and delta cannot, so a file in which they do is damaged."""
     entries = entries_of(train(fresh("f4"), 1, 2))
     entries["p1/n"] = numpy.array([1e6, 1, 1, 1], "f4")
     optimizer = fresh("f2")

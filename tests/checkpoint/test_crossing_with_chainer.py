@@ -26,7 +26,7 @@ both_ways = pytest.mark.parametrize(
 @pytest.mark.parametrize(("save", "load"), SAVE_AND_LOAD)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_training_goes_on_with_the_same_bits_in_the_other_class(tmp_path, updates, first, second, save, load, dtype):
-    """As if the first class had gone on."""
+    """The result is as if the first class had trained on."""
 
     def set_up(cls):
         return cls(lr=0.01).setup(model_of(dtype, shapes=SHAPES))
@@ -58,7 +58,7 @@ def test_chainers_class_and_ours_make_masters_from_the_parameters_of_each_other(
 
 
 def test_a_checkpoint_of_chainer_2_is_loaded_without_strict(tmp_path, updates):
-    """It holds no count of a rule, so the rules keep theirs."""
+    """It has no t of rules, so the rules keep their t."""
     saved = train(ChainerRMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), 1, 2, 3)
     entries = entries_of(saved)
     without("p0/t", "p1/t")(entries)
@@ -72,7 +72,7 @@ def test_a_checkpoint_of_chainer_2_is_loaded_without_strict(tmp_path, updates):
 
 
 def test_only_our_files_hold_masters():
-    """Under a key that Chainer's class does not ask for."""
+    """The masters have a key that Chainer's class does not read."""
     keys = {cls: entries_of(train(mastered(cls), 1)).keys() for cls in (RMSpropGraves, ChainerRMSpropGraves)}
     assert keys[RMSpropGraves] - keys[ChainerRMSpropGraves] == {f"p{i}/fp32_param" for i in range(3)}
     assert keys[ChainerRMSpropGraves] <= keys[RMSpropGraves]
@@ -88,7 +88,7 @@ def train_strongly(optimizer, *seeds):
 
 
 def test_float32_states_of_chainers_class_wait_for_use_fp32_update(tmp_path, updates):
-    """They were made float16 when they were loaded. n became infinite, and its element was never updated again."""
+    """Loading once converted them to float16: n overflowed, and its element was never updated again."""
     saved = train_strongly(mastered(ChainerRMSpropGraves), 1, 2, 3)
     save_npz(str(tmp_path / "optimizer"), saved)
     save_npz(str(tmp_path / "model"), saved.target)

@@ -36,7 +36,7 @@ def scaling_of(optimizer):
 
 
 def test_dynamic_loss_scaling_is_resumed(load_entries, saved):
-    """Its scale and its memory of an overflow; both decide how the scale goes on."""
+    """The scale and the record of an overflow are restored: both determine the next scales."""
     resumed = scaled()
     load_entries(entries_of(saved), resumed)
     assert scaling_of(resumed) == scaling_of(saved)
@@ -46,8 +46,8 @@ def test_dynamic_loss_scaling_is_resumed(load_entries, saved):
         assert scaling_of(train(resumed, seed)) == scaling_of(train(saved, seed))
 
 
-def test_dynamic_loss_scaling_of_a_checkpoint_without_it_stays_as_it_is(load_entries, saved):
-    """Such as one of Chainer's class."""
+def test_a_checkpoint_without_a_loss_scale_leaves_dynamic_scaling_unchanged(load_entries, saved):
+    """Checkpoints of Chainer's class have no loss scale."""
     entries = entries_of(saved)
     without("loss_scale", "loss_scaling_isnan_ever")(entries)
     new, trained = scaled(), train(scaled(), 8, 9, 10)

@@ -29,7 +29,7 @@ def load_both(tmp_path, optimizer, load=load_npz, order=("optimizer", "model")):
 @pytest.mark.parametrize("order", [("optimizer", "model"), ("model", "optimizer")], ids=" then ".join)
 @pytest.mark.parametrize(("save", "load"), SAVE_AND_LOAD)
 def test_a_resumed_run_in_mixed_precision_has_the_bits_of_an_uninterrupted_one(tmp_path, updates, save, load, order):
-    """The masters hold what float16 cannot. Saved again before the next update, they are not lost either."""
+    """The masters have digits that float16 loses. Saving again before the next update keeps them too."""
     saved = train(mastered(), 1, 2, 3)
     assert any((master.astype("f2").astype("f4") != master).any() for master in masters_of(saved).values())
     save_both(tmp_path, saved, save)
@@ -44,7 +44,7 @@ def test_a_resumed_run_in_mixed_precision_has_the_bits_of_an_uninterrupted_one(t
 
 
 def test_a_master_that_does_not_round_to_its_parameter_is_made_anew(tmp_path, updates):
-    """A model loaded from elsewhere counts, not the master in the optimizer's file."""
+    """A model loaded from elsewhere takes precedence over the master in the optimizer's file."""
     save_npz(str(tmp_path / "optimizer"), train(mastered(), 1, 2, 3))
     optimizer = train(mastered(), *range(8, 8 + updates))
     load_npz(str(tmp_path / "optimizer"), optimizer)
@@ -69,7 +69,7 @@ def test_one_element_that_does_not_round_to_its_parameter_is_enough(tmp_path):
 
 @pytest.mark.parametrize("when", ["after loading", "after an update"])
 def test_a_resized_parameter_gets_a_new_master(when):
-    """The master that is there has the old shape."""
+    """The existing master has the old shape."""
     saved, optimizer = train(mastered(), 1), mastered()
     load_from_dict(entries_of(saved), optimizer)
     if when == "after an update":
@@ -95,7 +95,7 @@ def test_use_fp32_update_may_follow_loading(tmp_path):
 
 
 def test_without_use_fp32_update_states_become_float16_and_masters_are_dropped(tmp_path, updates):
-    """As in a run that never had masters; a later checkpoint holds none."""
+    """Training is as in a run that never had masters, and a later checkpoint has no masters."""
     save_both(tmp_path, train(mastered(), 1, 2, 3))
     optimizer = train(RMSpropGraves(lr=1e-4).setup(model_of("f2")), *range(8, 8 + updates))
     load_both(tmp_path, optimizer)
@@ -106,7 +106,7 @@ def test_without_use_fp32_update_states_become_float16_and_masters_are_dropped(t
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_use_fp32_update_concerns_float16_parameters_alone(tmp_path, dtype):
-    """States of other dtypes are loaded as without it."""
+    """States of other dtypes are loaded in the same way with it and without."""
 
     def set_up():
         optimizer = RMSpropGraves(lr=1e-4).setup(model_of(dtype))
@@ -132,8 +132,8 @@ def test_masters_of_a_run_that_is_rolled_back_are_dropped(tmp_path, from_chainer
 
 
 @pytest.mark.parametrize("options", [{"ignore_names": lambda name: True}, {"strict": False}], ids=["ignored", "empty"])
-def test_masters_stay_where_none_are_loaded(tmp_path, options):
-    """From a file of which nothing is taken."""
+def test_masters_stay_if_no_masters_are_loaded(tmp_path, options):
+    """Every entry is ignored, or the file has none of the optimizer's entries."""
     optimizer, untouched = train(mastered(), 1, 2, 3), train(mastered(), 1, 2, 3)
     entries = entries_of(train(mastered(), 8)) if "ignore_names" in options else {"other": numpy.ones(1)}
     write_npz(tmp_path / "file.npz", entries)
@@ -154,7 +154,7 @@ def test_a_nan_in_the_parameter_does_not_cost_the_other_elements_their_master(tm
 
 
 def test_a_master_of_another_width_is_loaded_as_float32(load_entries):
-    """Float64, big-endian or not contiguous."""
+    """It may also be big-endian or not contiguous."""
     saved = train(mastered(), 1, 2, 3)
     entries = entries_of(saved)
     entries["p0/fp32_param"] = numpy.asfortranarray(entries["p0/fp32_param"], ">f8")
@@ -166,7 +166,7 @@ def test_a_master_of_another_width_is_loaded_as_float32(load_entries):
 
 
 def test_from_the_first_update_after_loading_a_changed_parameter_no_longer_counts(tmp_path):
-    """As in a run that was not interrupted, where Chainer overwrites the parameter with its master."""
+    """As in an uninterrupted run, the update overwrites the parameter with its master."""
     saved = train(mastered(), 1, 2, 3)
     save_both(tmp_path, saved)
     resumed = load_both(tmp_path, mastered())

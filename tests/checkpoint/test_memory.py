@@ -12,7 +12,7 @@ from rmsprop_graves import RMSpropGraves
 
 
 def test_loading_costs_one_temporary_copy_of_the_state(tmp_path):
-    """The 12 MB of a state, loaded into arrays that are there."""
+    """A state of 12 MB is loaded into existing arrays."""
     optimizer = train(RMSpropGraves().setup(model_of(shapes=((1_000_000,),))), 1)
     save_npz(str(tmp_path / "large.npz"), optimizer, compression=False)
     tracemalloc.start()
@@ -25,7 +25,7 @@ def test_loading_costs_one_temporary_copy_of_the_state(tmp_path):
 
 
 def test_training_does_not_write_into_the_entries_it_was_loaded_from():
-    """An optimizer before its first update used the entries of a dict themselves as its states."""
+    """Before its first update, an optimizer used a dict's entries themselves as its states."""
     entries = entries_of(train(fresh(), 1, 2))
     for value in entries.values():
         value.flags.writeable = False

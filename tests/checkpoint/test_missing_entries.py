@@ -24,7 +24,7 @@ from models import arrays_of, assert_same_bits
 
 
 def test_a_checkpoint_saved_before_the_first_update_sets_the_state_to_zero(load_entries, updates):
-    """In the arrays that are there; t becomes 0."""
+    """The existing arrays are set to zero, and t becomes 0."""
     entries = entries_of(fresh())
     assert "p0/n" not in entries
     optimizer = train(fresh(), *range(4, 4 + updates))
@@ -60,7 +60,7 @@ def test_a_float16_parameter_rolled_back_to_before_its_first_update_gets_float32
 
 
 def test_all_entries_of_a_frozen_parameter_may_be_missing(load_entries, updates):
-    """Even its t; nothing of it changes."""
+    """Its t may be missing too. Nothing of the parameter changes."""
     entries = entries_of(train(fresh(), 1, 2, 3))
     without("p1/t", *(f"p1/{name}" for name in STATES))(entries)
     optimizer = train(fresh(), *range(4, 4 + updates))
@@ -119,7 +119,7 @@ def test_without_strict_missing_entries_leave_values_as_they_are(tmp_path):
 
 
 def test_without_strict_an_incomplete_state_is_not_loaded_into_a_rule_that_has_none(tmp_path):
-    """The next update makes a whole one."""
+    """The next update makes a complete one."""
     entries = entries_of(train(fresh(), 1, 2, 3))
     without("p1/n")(entries)
     write_npz(tmp_path / "some.npz", entries)
@@ -131,7 +131,7 @@ def test_without_strict_an_incomplete_state_is_not_loaded_into_a_rule_that_has_n
 
 
 def test_ignored_names_stay_as_they_are(tmp_path):
-    """As they do for Chainer's class."""
+    """Chainer's class does the same."""
     saved, optimizer = train(fresh(), 1, 2, 3), train(fresh(), 4, 5)
     kept = optimizer.target.p1.update_rule.state["n"].copy()
     save_npz(str(tmp_path / "all.npz"), saved)

@@ -16,7 +16,7 @@ CASES = ["new", "updated before", "without masters", "uninitialized"]
 
 
 def test_the_pickle_holds_rules_whose_loading_the_next_update_completes():
-    """Otherwise the test below would show nothing."""
+    """The test below depends on it."""
     strings = {argument for _, argument, _ in pickletools.genops(PICKLE.read_bytes()) if isinstance(argument, str)}
     assert strings >= {*CASES, "_master", "_is_loaded"}
 
@@ -29,7 +29,7 @@ def again(optimizer):
 @pytest.mark.parametrize("make_copy", [again, copy.deepcopy])
 @pytest.mark.parametrize("case", CASES)
 def test_a_pickle_of_1_0_0_trains_on_to_the_bits_of_1_0_0(case, make_copy):
-    """Every parameter, state and float32 master: of the optimizer in the pickle, and of a copy of it."""
+    """Every parameter, state and float32 master is compared, in the unpickled optimizer and in a copy of it."""
     optimizer = pickle.loads(PICKLE.read_bytes())[case]
     with numpy.load(TRAINED) as trained:
         expected = {key[len(case) :]: trained[key] for key in trained if key.startswith(f"{case}/")}
@@ -40,7 +40,7 @@ def test_a_pickle_of_1_0_0_trains_on_to_the_bits_of_1_0_0(case, make_copy):
 
 @pytest.mark.parametrize("case", ["new", "updated before"])
 def test_a_checkpoint_saved_from_a_pickle_of_1_0_0_holds_the_masters(case):
-    """Even if no update was made between unpickling and saving."""
+    """This holds even without an update between unpickling and saving."""
     optimizer = pickle.loads(PICKLE.read_bytes())[case]
     resumed = half()
     load_from_dict(entries_of(optimizer), resumed)

@@ -131,7 +131,7 @@ def test_states_of_a_rule_that_was_never_updated_are_all_there_or_all_missing(lo
     ids=["shape", "dtype"],
 )
 def test_a_damaged_master_is_refused_and_changes_nothing(load_entries, updates, damage, message):
-    """The masters that are there stay as well."""
+    """The existing masters stay too."""
     entries = entries_of(train(mastered(), 1))
     damage(entries)
     optimizer = train(mastered(), *range(4, 4 + updates))

@@ -71,7 +71,7 @@ def test_rules_of_chainer_are_restored_after_an_error(load_entries, damage):
 
 
 def test_rules_of_chainer_are_restored_to_having_no_state(load_entries):
-    """Before their first update."""
+    """The rules have not had their first update."""
     entries = entries_of(train(with_rules_of_chainer(), 1, 2, 3))
     without("p2/v")(entries)
     optimizer = with_rules_of_chainer()
@@ -82,7 +82,7 @@ def test_rules_of_chainer_are_restored_to_having_no_state(load_entries):
 
 
 def test_rules_of_chainer_are_loaded(load_entries, updates):
-    """Beside rules of this package."""
+    """The optimizer has rules of this package too."""
     entries = entries_of(train(with_rules_of_chainer(), 1, 2, 3))
     optimizer = train(with_rules_of_chainer(), *range(4, 4 + updates))
     load_entries(entries, optimizer)
@@ -168,7 +168,7 @@ class Grouped(RMSpropGravesRule):
 
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_a_subclass_reads_groups_and_attributes_of_chainers_deserializer(is_strict):
-    """Its deserializer also tells the parameter, and is otherwise Chainer's."""
+    """Its deserializer also has the parameter; otherwise it works like Chainer's."""
     saved, optimizer = train(with_rule(Grouped), 1), with_rule(Grouped)
     saved.target.p1.update_rule.note = 5
     entries = entries_of(saved)

@@ -30,7 +30,7 @@ def partly_initialized():
 
 
 def test_the_states_of_a_parameter_that_is_not_initialized_may_be_missing(load_entries):
-    """Its rule counts updates all the same."""
+    """Its rule still counts updates."""
     entries = entries_of(partly_initialized())
     assert "other/W/n" not in entries
     entries["other/W/t"] = numpy.array(7)
@@ -41,7 +41,7 @@ def test_the_states_of_a_parameter_that_is_not_initialized_may_be_missing(load_e
 
 
 def test_states_loaded_before_the_parameter_is_initialized_are_kept_for_it(load_entries):
-    """To the bit, and training goes on from them."""
+    """They are kept to the bit, and training starts from them."""
     saved = call(partly_initialized(), "other", 5)
     optimizer = partly_initialized()
     load_entries(entries_of(saved), optimizer)
@@ -60,7 +60,7 @@ def test_states_loaded_before_the_parameter_is_initialized_must_have_one_shape(l
 
 
 def test_states_loaded_before_the_parameter_is_initialized_are_native(load_entries):
-    """They may wait on a GPU, which takes no other byte order."""
+    """They may be on a GPU, which supports no other byte order."""
     entries = entries_of(call(partly_initialized(), "other", 5))
     optimizer = partly_initialized()
     load_entries({**entries, "other/W/n": entries["other/W/n"].astype(">f4")}, optimizer)
@@ -95,7 +95,7 @@ def test_states_loaded_before_the_parameter_is_initialized_get_its_dtype(load_en
 
 
 def test_an_update_before_the_parameter_is_initialized_leaves_what_was_loaded_for_it(load_entries):
-    """In mixed precision: its float32 states and its float32 master, without which the float16 bits would differ."""
+    """Float32 states and the float32 master are kept; without them the float16 bits would differ."""
     ends = []
     with chainer.using_config("dtype", numpy.dtype("f2")):
         saved, *optimizers = (partly_initialized() for _ in range(3))

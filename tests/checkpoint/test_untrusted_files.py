@@ -78,7 +78,7 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path, harm, place, message)
 
 
 def test_chainers_loader_runs_a_pickled_object(tmp_path, harm):
-    """Otherwise the test above would show nothing."""
+    """So the file of the test above does run code if it is unpickled."""
     hostile(tmp_path / "hostile.npz", "a state")
     with pytest.raises(KeyError):
         load_npz(str(tmp_path / "hostile.npz"), fresh())
@@ -97,7 +97,7 @@ def test_every_pickled_object_is_counted(tmp_path):
 
 @pytest.mark.parametrize("source", [str, os.fsencode, Path, lambda path: io.BytesIO(path.read_bytes())])
 def test_an_optimizer_is_loaded_from_any_path_or_open_file(tmp_path, source):
-    """As NumPy does."""
+    """NumPy loads from the same kinds of files."""
     saved, optimizer = train(fresh(), 1, 2), fresh()
     save_npz(str(tmp_path / "file.npz"), saved)
     rmsprop_graves.load_npz(source(tmp_path / "file.npz"), optimizer)
@@ -106,8 +106,8 @@ def test_an_optimizer_is_loaded_from_any_path_or_open_file(tmp_path, source):
     assert optimizer.t == 2
 
 
-def test_an_open_file_is_read_from_where_it_stands(tmp_path):
-    """An archive may follow other bytes."""
+def test_an_open_file_is_read_from_its_current_position(tmp_path):
+    """Other bytes may precede the archive."""
     saved, optimizer = train(fresh(), 1, 2), fresh()
     save_npz(str(tmp_path / "file.npz"), saved)
     (tmp_path / "longer").write_bytes(b"header" + (tmp_path / "file.npz").read_bytes())
@@ -132,7 +132,7 @@ def test_every_version_of_npy_headers_is_read(tmp_path, version):
 
 
 def test_a_model_is_loaded_from_a_path_within_the_file(tmp_path):
-    """With `path` and `strict` as Chainer's loader takes them."""
+    """`path` and `strict` mean the same as for Chainer's loader."""
     saved = model_of(seed=1)
     path = str(tmp_path / "file.npz")
     save_npz(path, chainer.Chain(model=saved))
@@ -153,7 +153,7 @@ def test_a_model_is_loaded_from_a_path_within_the_file(tmp_path):
 
 
 def test_a_truncated_file_is_refused_and_changes_nothing(tmp_path):
-    """At any length."""
+    """It is truncated at various lengths."""
     path = tmp_path / "file.npz"
     save_npz(str(path), train(fresh(), 1), compression=False)
     whole = path.read_bytes()
@@ -167,7 +167,7 @@ def test_a_truncated_file_is_refused_and_changes_nothing(tmp_path):
 
 
 def test_a_changed_byte_of_an_array_is_noticed(tmp_path):
-    """By the checksum that the archive keeps of each entry."""
+    """The archive has a checksum of each entry."""
     saved = train(fresh(), 1)
     path = tmp_path / "file.npz"
     save_npz(str(path), saved, compression=False)
@@ -185,7 +185,7 @@ def test_a_changed_byte_of_an_array_is_noticed(tmp_path):
 @pytest.mark.parametrize("compression", [False, True], ids=["plain", "compressed"])
 @pytest.mark.parametrize("fault", ["unreadable header", "encrypted"])
 def test_an_unreadable_entry_is_refused_by_name(tmp_path, compression, fault):
-    """Whether it is zip that fails or NumPy."""
+    """The error may come from zipfile or from NumPy."""
     path = tmp_path / "file.npz"
     save_npz(str(path), train(fresh(), 1), compression=compression)
     content = bytearray(path.read_bytes())
@@ -210,7 +210,7 @@ def test_an_unreadable_entry_is_refused_by_name(tmp_path, compression, fault):
 
 
 def test_an_archive_after_an_array_is_refused(tmp_path):
-    """NumPy goes by how a file begins, a zip archive by how it ends."""
+    """NumPy reads the format from the first bytes of a file, zipfile from the last."""
     path = tmp_path / "file.npz"
     array = io.BytesIO()
     numpy.save(array, numpy.ones(3))

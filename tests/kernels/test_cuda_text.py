@@ -75,8 +75,8 @@ def test_a_cupy_that_is_too_old_is_refused(monkeypatch, version):
 
 
 @pytest.mark.parametrize("version", ["12.0.0", "12.0.0rc1", "14.2.0"])
-def test_a_cupy_of_12_or_newer_is_taken(monkeypatch, version):
-    """Release candidates included."""
+def test_cupy_12_or_newer_is_accepted(monkeypatch, version):
+    """Release candidates are accepted too."""
     cupy = SimpleNamespace(__version__=version)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     kernel.load_cupy.cache_clear()

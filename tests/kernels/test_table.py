@@ -156,7 +156,7 @@ def test_zeros_of_either_sign_are_different_hyperparameters(place):
 
 
 def test_a_hyperparameter_too_large_for_the_dtype_is_infinite_without_a_warning(place):
-    """In float32, as in the kernel of one parameter."""
+    """A table rounds hyperparameters to float32 as the kernel of one parameter does."""
     assert_steps_as_each(place, rows_of(place, 5, 3), [(1e300, *DEFAULTS[1:]), DEFAULTS])
 
 

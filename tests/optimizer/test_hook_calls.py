@@ -252,8 +252,8 @@ def test_cleared_gradients_are_reallocated_around_every_hook_and_update(optimize
 
 
 @parametrize_class
-def test_gradient_of_a_parameter_that_a_rules_hook_puts_in_is_reallocated_too(optimizer_class):
-    """Hooks after the update find zeros, as in the parameters that were there before."""
+def test_gradient_of_a_parameter_that_a_rules_hook_adds_is_reallocated_too(optimizer_class):
+    """Hooks after the update find zeros, as for the other parameters."""
     optimizer = optimizer_class().setup(Perceptron())
     layer = optimizer.target.l2
     seen = []

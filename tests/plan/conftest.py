@@ -8,13 +8,13 @@ from random_models import GPUS, use_on_cpu
 
 @pytest.fixture(params=["numba", "numpy"])
 def kernel(request, monkeypatch):
-    """The name of each kernel on a CPU, in use."""
+    """Use each CPU kernel and return its name."""
     return use_on_cpu(request.param, monkeypatch)
 
 
 @pytest.fixture(params=["numba", "numpy", "gpu"])
 def device(request, monkeypatch):
-    """Where to train: on a CPU with each kernel, or on a GPU's stand-in."""
+    """The device of the training: a CPU with each kernel, or the stand-in for a GPU."""
     if request.param == "gpu":
         request.getfixturevalue("gpu")
         return GPUS[0]

@@ -24,7 +24,7 @@ from rmsprop_graves import RMSpropGraves, kernels
 
 @pytest.fixture(params=["numba", "gpu"])
 def watched(request, monkeypatch):
-    """A device whose kernel counts `alone`, the parameters that it steps by themselves, and `tables`, those made."""
+    """A device whose kernel counts `alone`, the parameters stepped one by one, and `tables`, the tables made."""
     if request.param == "gpu":
         request.getfixturevalue("gpu")
         module, device = kernels.on_gpu(), GPUS[0]
@@ -49,7 +49,7 @@ def watched(request, monkeypatch):
 
 
 def stepped_alone(watched, optimizer, **options):
-    """How many parameters the second update steps by themselves; the first makes the states, one by one."""
+    """Return how many parameters the second update steps one by one. The first update makes the states."""
     train_plain(optimizer, 0)
     watched.alone = 0
     train_plain(optimizer, 1, **options)
@@ -57,12 +57,12 @@ def stepped_alone(watched, optimizer, **options):
 
 
 def test_plain_parameters_are_stepped_at_once(watched):
-    """None of them by itself."""
+    """No parameter is stepped alone."""
     assert stepped_alone(watched, plain(RMSpropGraves, watched.device)) == 0
 
 
 def test_a_users_attributes_change_nothing(watched):
-    """On a rule, a parameter or hyperparameters."""
+    """They may be on a rule, a parameter or hyperparameters."""
     optimizer = plain(RMSpropGraves, watched.device)
     for param in optimizer.target.params():
         user_attributes(optimizer, param)
@@ -78,14 +78,14 @@ def test_own_hyperparameters_change_nothing(watched):
 
 
 def test_tied_weights_leave_the_rest_batched(watched):
-    """The tied ones are in two batches."""
+    """The tied parameters are in two batches."""
     params = around({"device": watched.device}, memory="registered before")
     assert stepped_alone(watched, build(RMSpropGraves, Model(params))) == 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_of_any_layout_leave_the_model_batched(watched, layout):
-    """A gradient is only read, so a copy serves."""
+    """A gradient is only read, so a copy can replace it."""
 
     def give(optimizer):
         for param in optimizer.target.params():
@@ -95,13 +95,13 @@ def test_gradients_of_any_layout_leave_the_model_batched(watched, layout):
 
 
 def test_only_a_special_parameter_is_stepped_by_itself(watched):
-    """Those around it are stepped at once."""
+    """The parameters before and after it are stepped at once."""
     params = around({"device": watched.device}, special="subclassed rule")
     assert stepped_alone(watched, build(RMSpropGraves, Model(params))) == 1
 
 
-def test_a_table_serves_while_the_arrays_are_the_same(watched):
-    """New gradients, values and hyperparameters need no new one; another parameter or state array does."""
+def test_a_table_is_reused_while_the_arrays_are_the_same(watched):
+    """New gradients, values and hyperparameters need no new table; another parameter or state array does."""
     optimizer = train_plain(plain(RMSpropGraves, watched.device), 0, 1)
     param = optimizer.target.p1
     made = watched.tables

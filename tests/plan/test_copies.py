@@ -18,7 +18,7 @@ from rmsprop_graves import RMSpropGraves
     ids=["deepcopy", "pickle"],
 )
 def test_a_copy_trains_on_by_itself(device, duplicate):
-    """To the bits of an optimizer that was never copied, as does the original, and neither touches the other."""
+    """Copy and original both stay bit-identical to an optimizer that was never copied, and share no arrays."""
     original, undisturbed = (train_plain(plain(RMSpropGraves, device), 0, 1, 2) for _ in range(2))
     duplicated = duplicate(original)
     before = snapshot_of(original)

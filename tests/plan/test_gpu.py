@@ -21,12 +21,12 @@ RESIDUAL_NETWORK = Model([Parameter((1 + place % 7, place), device=GPUS[0]) for 
 
 
 def model_on(*specs):
-    """A model of one parameter for each device and dtype."""
+    """Return a model with one parameter for each device and dtype."""
     return Model([Parameter((3 + i,), dtype, device) for i, (device, dtype) in enumerate(specs)])
 
 
 def update(optimizer, model, *steps):
-    """Updates once for each number of a step."""
+    """Update once for each step number."""
     for step in steps:
         give_gradients(optimizer, model, step)
         optimizer.update()
@@ -34,14 +34,14 @@ def update(optimizer, model, *steps):
 
 
 def launches_of(gpu):
-    """The kernel and the device of each launch since the last call."""
+    """Return the kernel and the device of each launch since the last call."""
     launches = [({cuda.NAME: "one", cuda.TABLE_NAME: "table"}[one.name], one.device_id) for one in gpu.launches]
     gpu.launches.clear()
     return launches
 
 
 def test_a_model_is_one_launch(gpu):
-    """From the second update on; the first makes the states, parameter by parameter, as Chainer does."""
+    """This holds from the second update on. The first makes the states, one parameter after another."""
     optimizer = update(build(RMSpropGraves, RESIDUAL_NETWORK), RESIDUAL_NETWORK, 0)
     assert launches_of(gpu) == [("one", 0)] * 161
     update(optimizer, RESIDUAL_NETWORK, 1, 2)
@@ -49,7 +49,7 @@ def test_a_model_is_one_launch(gpu):
 
 
 def test_nothing_is_copied_to_a_device_while_the_arrays_are_the_same(gpu, monkeypatch):
-    """What changes comes with the launch: the gradients, new at each update, and the learning rate."""
+    """The launch has the gradients, which are new at each update, and the learning rate as arguments."""
     optimizer = update(build(RMSpropGraves, RESIDUAL_NETWORK), RESIDUAL_NETWORK, 0, 1)
     give_gradients(optimizer, RESIDUAL_NETWORK, 2)
     optimizer.lr = 0.5
@@ -60,7 +60,7 @@ def test_nothing_is_copied_to_a_device_while_the_arrays_are_the_same(gpu, monkey
 
 
 def test_each_device_and_dtype_has_its_own_launch(gpu):
-    """In the order in which they come first, each on its device."""
+    """Launches have the order of the first parameter of each; each is on its device."""
     model = model_on(
         (GPUS[1], "f4"), (GPUS[0], "f2"), ("@numpy", "f4"), (GPUS[1], "f4"), (GPUS[0], "f4"), (GPUS[0], "f2")
     )
@@ -73,7 +73,7 @@ def test_each_device_and_dtype_has_its_own_launch(gpu):
 
 
 def test_a_special_parameter_is_launched_when_its_turn_comes(gpu):
-    """The parameters before it are launched before, those after it after."""
+    """The parameters before it are launched earlier, the parameters after it later."""
     model = model_on(*[(GPUS[0], "f4")] * 5)
     optimizer = update(build(RMSpropGraves, model), model, 0)
     seen = []
@@ -85,7 +85,7 @@ def test_a_special_parameter_is_launched_when_its_turn_comes(gpu):
 
 
 def test_a_tied_parameter_is_updated_twice_in_two_launches(gpu):
-    """In one launch they would race."""
+    """The two updates would race in one launch."""
     model = Model([Parameter(device=GPUS[0]), Parameter(device=GPUS[0]), Parameter(memory="registered before")])
     optimizer = update(build(RMSpropGraves, model), model, 0)
     launches_of(gpu)
@@ -95,7 +95,7 @@ def test_a_tied_parameter_is_updated_twice_in_two_launches(gpu):
 
 
 def test_the_current_stream_of_each_device_is_used(gpu):
-    """By the launch and by what precedes it."""
+    """The launch and the operations before it are on that stream."""
     model = model_on((GPUS[0], "f4"), (GPUS[1], "f4"))
     optimizer = update(build(RMSpropGraves, model), model, 0, 1)
     gpu.launches.clear()
@@ -107,8 +107,8 @@ def test_the_current_stream_of_each_device_is_used(gpu):
     assert [(launch.device_id, launch.stream) for launch in gpu.launches] == [(0, 0), (1, stream.ptr)]
 
 
-def test_an_update_waits_for_nothing_and_what_it_needs_lives_until_it_runs(gpu):
-    """Even if parameters, states and gradients are replaced, and let go, before anything has run."""
+def test_an_update_is_asynchronous_and_keeps_its_memory_until_it_runs(gpu):
+    """Parameters, states and gradients may be replaced and freed before the launch has run."""
     model = RESIDUAL_NETWORK
     optimizer, expected = (update(build(cls, model), model, 0, 1) for cls in (RMSpropGraves, PerParameter))
     for one in (optimizer, expected):
@@ -133,15 +133,15 @@ def test_an_update_waits_for_nothing_and_what_it_needs_lives_until_it_runs(gpu):
 
 
 def late_copy(gpu, array):
-    """A copy made when its turn on the stream comes."""
+    """Copy an array in the order of the stream."""
     made = gpu.zeros_like(array)
     source, target = array.host, made.host
     gpu.stream().enqueue(lambda: target.__setitem__(..., source))
     return made
 
 
-def test_an_update_on_another_stream_finds_its_table_there(gpu):
-    """The table of the first stream is let go on the first, whatever is still to run on the second."""
+def test_an_update_on_another_stream_makes_a_table_there(gpu):
+    """The table of the first stream is freed on the first, even if launches on the second have not run."""
     model = model_on(*[(GPUS[0], "f4")] * 5)
     optimizer, expected = (update(build(cls, model), model, 0, 1) for cls in (RMSpropGraves, PerParameter))
     stream = gpu.cuda.Stream()
@@ -160,7 +160,7 @@ def test_an_update_on_another_stream_finds_its_table_there(gpu):
 
 @pytest.mark.parametrize("scale", [None, 128.0])
 def test_float16_with_fp32_masters_trains_as_in_chainers_loop(gpu, scale):
-    """Beside float32 parameters, with and without a loss scale."""
+    """The model has float32 parameters too, and training may have a loss scale."""
     model = model_on(*[(GPUS[0], "f2")] * 3, *[(GPUS[0], "f4")] * 2)
     optimizers = [build(cls, model) for cls in (RMSpropGraves, PerParameter)]
     for optimizer in optimizers:
@@ -179,8 +179,8 @@ def test_float16_with_fp32_masters_trains_as_in_chainers_loop(gpu, scale):
 
 
 @pytest.mark.parametrize("move", ["to_gpu()", "to_device('@cupy:0')"])
-def test_a_cupy_that_finds_no_gpu_is_no_reason_to_go_on_without_a_word(move):
-    """CuPy as it is installed here: Chainer says what is missing, the model stays where it was and can be trained."""
+def test_moving_a_model_without_a_gpu_is_an_error(move):
+    """With the installed CuPy, Chainer's error names what is missing, and the model stays trainable on the CPU."""
     cupy = pytest.importorskip("cupy", exc_type=ImportError)
     try:
         if cupy.cuda.runtime.getDeviceCount():
@@ -206,12 +206,12 @@ def test_a_cupy_that_finds_no_gpu_is_no_reason_to_go_on_without_a_word(move):
 
 
 def devices_of_states(param):
-    """The number of the GPU that each state lies on."""
+    """Return the number of each state's GPU."""
     return {state.data.device_id for state in param.update_rule.state.values()}
 
 
 def test_states_follow_their_parameter_to_another_gpu(gpu):
-    """At the next update, with their values; others on that GPU have states there from the beginning."""
+    """The next update moves them with their values. Other parameters on that GPU have states there already."""
     model = model_on((GPUS[0], "f4"), (GPUS[1], "f4"))
     stays, moves = (update(build(RMSpropGraves, model), model, 0, 1) for _ in range(2))
     moved = moves.target
@@ -224,7 +224,7 @@ def test_states_follow_their_parameter_to_another_gpu(gpu):
 
 @pytest.mark.usefixtures("gpu")
 def test_a_state_is_made_on_its_parameters_gpu():
-    """Whichever is current."""
+    """The current GPU does not matter."""
     param = build(RMSpropGraves, model_on((GPUS[1], "f4"))).target.p0
     param.update_rule._state = {}
     param.update_rule.init_state(param)
@@ -233,7 +233,7 @@ def test_a_state_is_made_on_its_parameters_gpu():
 
 
 def test_a_gradient_on_another_device_is_refused(gpu):
-    """By CuPy, if one device cannot read the other's memory."""
+    """CuPy raises the error if one device cannot read the other's memory."""
     model = model_on(*[(GPUS[0], "f4")] * 3)
     optimizer = update(build(RMSpropGraves, model), model, 0)
     give_gradients(optimizer, model, 1)
@@ -243,7 +243,7 @@ def test_a_gradient_on_another_device_is_refused(gpu):
 
 
 def test_a_model_half_on_a_gpu_is_updated_where_each_half_is(gpu):
-    """Nothing is moved, and both halves have the bits of Chainer's class on a CPU."""
+    """No array is moved, and both halves have the bits of Chainer's class on a CPU."""
     model, whole = (
         model_on(*[(device, "f4") for device in devices * 4]) for devices in ((GPUS[0], "@numpy"), ["@numpy"] * 2)
     )
@@ -258,7 +258,7 @@ def test_a_model_half_on_a_gpu_is_updated_where_each_half_is(gpu):
 
 
 def test_a_cupy_that_is_too_old_is_refused_when_the_optimizer_is_set_up(gpu, monkeypatch):
-    """Before anything has changed, the optimizer itself included."""
+    """Neither the model nor the optimizer has changed."""
     model = model_on((GPUS[0], "f4"))
     other = build(RMSpropGraves, model)
     target, other.target.p0.update_rule = other.target, None

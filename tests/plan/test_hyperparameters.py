@@ -20,7 +20,7 @@ def on(device):
 
 
 def test_a_rules_own_values_win_and_the_others_follow_the_optimizers(device):
-    """Both may be set at any time."""
+    """Rules' and optimizers' values may be set at any time."""
     optimizers = [train_plain(plain(cls, device), 0) for cls in on(device)]
     for optimizer in optimizers:
         rules = [param.update_rule for param in optimizer.target.params()]
@@ -35,7 +35,7 @@ def test_a_rules_own_values_win_and_the_others_follow_the_optimizers(device):
 
 
 def test_a_negative_zero_is_not_zero(device):
-    """As a learning rate it turns the sign of the zeros in delta."""
+    """A learning rate of -0.0 changes the sign of zeros in delta."""
     optimizers = [train_plain(plain(cls, device), 0) for cls in on(device)]
     for optimizer in optimizers:
         optimizer.momentum = optimizer.lr = 0.0
@@ -48,7 +48,7 @@ def test_a_negative_zero_is_not_zero(device):
 
 @pytest.mark.parametrize("name", ["lr", "alpha", "momentum", "eps"])
 def test_a_missing_hyperparameter_is_noticed_when_its_turn_comes(device, name):
-    """Parameters before it, with values of their own, are stepped; neither it nor those after it."""
+    """The parameters before it have values of their own and are stepped; the others are not."""
     ends = []
     for cls in on(device):
         optimizer = train_plain(plain(cls, device), 0, 1)
@@ -67,7 +67,7 @@ def test_a_missing_hyperparameter_is_noticed_when_its_turn_comes(device, name):
 
 
 def test_a_rule_of_create_update_rule_may_have_values_of_its_own(device):
-    """Of this package's own class."""
+    """The rule is of this package's own class."""
 
     class Faster(RMSpropGraves):
         def create_update_rule(self):
@@ -79,16 +79,16 @@ def test_a_rule_of_create_update_rule_may_have_values_of_its_own(device):
 
 
 class TenfoldRate(Hyperparameter):
-    """A set whose learning rate is computed."""
+    """Hyperparameters with a computed learning rate."""
 
     @property
     def lr(self):
-        """Ten times the inherited value."""
+        """Return ten times the inherited value."""
         return 10 * self.parent.lr
 
 
-def test_each_rule_has_the_values_of_its_own_set_whatever_it_inherits_from(device):
-    """From another optimizer, or through a class that computes a value."""
+def test_rules_may_inherit_from_different_hyperparameters(device):
+    """These are another optimizer's, or of a class that computes a value."""
     optimizers = [train_plain(plain(cls, device), 0) for cls in on(device)]
     for optimizer in optimizers:
         other = type(optimizer)(lr=0.03, alpha=0.5, momentum=0.3, eps=1e-3)

@@ -21,7 +21,7 @@ def are_gone(references):
 
 
 def test_gradients_are_not_kept_alive(device):
-    """After cleargrads nothing holds them."""
+    """After cleargrads nothing refers to them."""
     optimizer = train_plain(plain(RMSpropGraves, device), 0, 1, 2)
     gone = [weakref.ref(param.grad) for param in optimizer.target.params()]
     optimizer.target.cleargrads()
@@ -29,7 +29,7 @@ def test_gradients_are_not_kept_alive(device):
 
 
 def test_replaced_arrays_are_not_kept_alive_beyond_the_next_update(device):
-    """Neither parameters nor states."""
+    """The arrays may be parameters or states."""
     optimizer = train_plain(plain(RMSpropGraves, device), 0, 1)
     for param in optimizer.target.params():
         param.array = scaled(param.array, 1)  # Chainer keeps the array that a parameter was made of
@@ -45,8 +45,8 @@ def test_replaced_arrays_are_not_kept_alive_beyond_the_next_update(device):
     assert are_gone(gone)
 
 
-def test_setup_lets_the_arrays_of_the_last_model_go(device):
-    """They are no longer of any use to the optimizer."""
+def test_setup_frees_the_arrays_of_the_last_model(device):
+    """The optimizer no longer needs them."""
     optimizer = train_plain(plain(RMSpropGraves, device), 0, 1, 2)
     gone = [weakref.ref(array) for array in arrays_of(optimizer).values()]
     optimizer.setup(Arrays(numpy.ones(5, "f4")))
@@ -55,7 +55,7 @@ def test_setup_lets_the_arrays_of_the_last_model_go(device):
 
 @pytest.fixture
 def traced():
-    """Measures with tracemalloc, to which NumPy reports its arrays."""
+    """Measure memory with tracemalloc, to which NumPy reports its arrays."""
     gc.collect()
     tracemalloc.start()
     yield
@@ -63,8 +63,8 @@ def traced():
 
 
 @pytest.mark.usefixtures("traced")
-def test_the_update_of_a_large_parameter_needs_next_to_no_memory(kernel, monkeypatch):
-    """4 million elements, 16 MB an array: less than 1 MiB with Numba, and seven blocks of 32768 with NumPy."""
+def test_the_update_of_a_large_parameter_needs_little_memory(kernel, monkeypatch):
+    """For arrays of 16 MB it is less than 1 MiB with Numba, and seven blocks of 32768 elements with NumPy."""
     monkeypatch.setattr(threads, "SPAN", 1 << 17)
     array = numpy.zeros(4_000_000, "f4")
     optimizer = RMSpropGraves().setup(Arrays(array))
@@ -81,8 +81,8 @@ def test_the_update_of_a_large_parameter_needs_next_to_no_memory(kernel, monkeyp
 
 
 @pytest.mark.usefixtures("kernel", "traced")
-def test_what_an_update_leaves_behind_is_small_beside_the_model():
-    """For 50 parameters of 10,001 elements, less than 1 % of them."""
+def test_the_plan_is_small_compared_with_the_model():
+    """After an update of 50 parameters of 10,001 elements it is less than 1 % of the parameters."""
 
     def stepped_once():
         optimizer = RMSpropGraves().setup(Arrays(*numpy.zeros((50, 10_001), "f4")))

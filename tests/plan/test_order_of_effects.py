@@ -17,8 +17,8 @@ def times_of(optimizer):
 
 
 @pytest.mark.parametrize(("timing", "stepped"), [("pre", 2), ("post", 3)])
-def test_a_rules_hook_finds_the_parameters_before_it_stepped_and_those_after_it_not(device, timing, stepped):
-    """Its own is stepped if the hook comes after the step."""
+def test_a_rules_hook_finds_only_earlier_parameters_stepped(device, timing, stepped):
+    """Its own parameter is stepped if the hook has the timing 'post'."""
     optimizer = train_plain(plain(RMSpropGraves, device), 0)
     before = snapshot_of(optimizer)
     seen = []
@@ -31,8 +31,8 @@ def test_a_rules_hook_finds_the_parameters_before_it_stepped_and_those_after_it_
 
 
 @pytest.mark.parametrize("timing", ["pre", "post"])
-def test_an_exception_in_a_rules_hook_leaves_what_precedes_it_stepped(device, timing):
-    """And the rest as it was; training can continue."""
+def test_after_an_exception_in_a_rules_hook_only_earlier_parameters_are_stepped(device, timing):
+    """The others have not changed, and training can continue."""
 
     def refuse(rule, param):
         if rule.t == 2:
@@ -52,7 +52,7 @@ def test_an_exception_in_a_rules_hook_leaves_what_precedes_it_stepped(device, ti
 @pytest.mark.parametrize("entry", ["param", "n", "g", "delta"])
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_a_read_only_array_is_refused_when_its_turn_comes(kernel, entry, place):
-    """It keeps its values, the parameters before it are stepped and counted, and those after it are not."""
+    """It does not change. Earlier parameters are stepped and counted, later ones are not."""
     optimizers = [train_plain(plain(cls), 0, 1) for cls in (RMSpropGraves, PerParameter)]
     for optimizer in optimizers:
         param = param_of(optimizer, place)
@@ -71,7 +71,7 @@ METHODS = ["update", "update_core", "update_core_on_device", "init_state", "para
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_is_set_on_an_instance_is_called(device, method):
-    """At every update; `init_state` at the first."""
+    """It is called at every update, or for `init_state` at the first."""
     optimizer, expected = (plain(RMSpropGraves, device) for _ in range(2))
     param = optimizer.target.p2
     calls = []
@@ -96,7 +96,7 @@ def test_a_method_that_is_set_on_an_instance_is_called(device, method):
 
 @pytest.mark.parametrize("method", METHODS[:3] + METHODS[4:])
 def test_a_method_that_a_subclass_overrides_is_called(device, method):
-    """Of a rule that `create_update_rule` makes, or of a parameter."""
+    """The subclass is of a rule, made by `create_update_rule`, or of a parameter."""
     calls = []
     name = method.rpartition(".")[2].replace("on_device", "cpu" if device == "@numpy" else "gpu")
     base = chainer.Parameter if method == "param.update" else RMSpropGravesRule
@@ -125,7 +125,7 @@ def test_a_method_that_a_subclass_overrides_is_called(device, method):
 
 
 def test_a_device_of_another_class_updates_its_parameter_as_with_chainers_class(kernel):
-    """It is not known what it does, so its parameter is special; it is asked for the states when they are made."""
+    """What such a device does is unknown, so its parameter is special. Its `send` gets the states that are made."""
     sent = []
 
     class Device(chainer.backend.CpuDevice):
@@ -145,8 +145,8 @@ def test_a_device_of_another_class_updates_its_parameter_as_with_chainers_class(
     assert_same(*optimizers)
 
 
-def test_a_subclass_may_do_without_our_constructor(device):
-    """As a subclass of Chainer's class may that sets the hyperparameters its own way."""
+def test_a_subclass_need_not_call_our_constructor(device):
+    """It may set the hyperparameters itself, as a subclass of Chainer's class may."""
 
     class Own(RMSpropGraves):
         def __init__(self, **values):

@@ -16,7 +16,7 @@ CLASSES = (RMSpropGraves, PerParameter, ChainerRMSpropGraves)
 
 
 def train_three(lay_out, give):
-    """Trains p0, p1 and p2 of 100 elements, which `lay_out` moves, with the gradients that `give` changes."""
+    """Train p0, p1 and p2 of 100 elements. `lay_out` sets their memory, and `give` their gradients."""
     optimizers = []
     for cls in CLASSES:
         rng = numpy.random.RandomState(0)
@@ -37,7 +37,7 @@ def leave(model):
 
 @pytest.mark.parametrize("overlap", [0, 1, 30])
 def test_parameters_may_be_views_of_one_buffer(overlap):
-    """Elements that two of them have are stepped by the one and then by the other."""
+    """Shared elements are stepped with one parameter, then with the other."""
 
     def lay_out(model):
         buffer = drawn(numpy.random.RandomState(1), 200, "f4")
@@ -48,7 +48,7 @@ def test_parameters_may_be_views_of_one_buffer(overlap):
 
 
 def test_a_parameter_of_two_links_is_updated_twice():
-    """Each time from where the last left it, with the same gradient."""
+    """The second update starts from the first one's result, with the same gradient."""
 
     def lay_out(model):
         with model.init_scope():
@@ -60,7 +60,7 @@ def test_a_parameter_of_two_links_is_updated_twice():
 
 @pytest.mark.parametrize(("reader", "read"), [(0, 1), (1, 0), (0, 0)])
 def test_a_gradient_may_be_the_array_of_a_parameter(reader, read):
-    """It is read when its turn comes: before or after the other is stepped."""
+    """It is read when its parameter is stepped, before or after the step of the other one."""
 
     def give(model):
         getattr(model, f"p{reader}").grad = getattr(model, f"p{read}").array
@@ -70,7 +70,7 @@ def test_a_gradient_may_be_the_array_of_a_parameter(reader, read):
 
 @pytest.mark.parametrize("shift", [-3, 3])
 def test_a_gradient_may_overlap_its_own_parameter(shift):
-    """All of it is read as it was before the parameter is written."""
+    """The whole gradient is read before the parameter is written."""
 
     def lay_out(model):
         model.p1.array = drawn(numpy.random.RandomState(1), 106, "f4")[3:103]

@@ -1,4 +1,4 @@
-"""Whatever is replaced between two updates, the very next one goes by it."""
+"""An update uses every array and value that was replaced since the last one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVENTS_ON_CPU = [*events_on("@numpy"), *(event.__name__ for event in FREEING)]
 
 
 def train_through(device, event, number, *classes):
-    """Trains five parameters, with the event of the third after three updates; no array given up may change then."""
+    """Train five parameters, with an event on the third after three updates. Replaced arrays must not change then."""
     events = [[], [], [], [(event, 2, number)], [], []]
     held, given_up = {}, []
 
@@ -36,12 +36,12 @@ def train_through(device, event, number, *classes):
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("event", EVENTS_ON_CPU)
 def test_an_event_between_updates_is_seen_by_the_next(kernel, event, number):
-    """With the bits or the error of Chainer's class, and nothing is written into arrays that are given up."""
+    """It has the bits or the error of Chainer's class, and writes nothing to the replaced arrays."""
     train_through("@numpy", event, number, ChainerRMSpropGraves)
 
 
 @pytest.mark.parametrize("event", sorted(set(EVENTS) - set(EVENTS_ON_CPU) | set(events_on("@cupy:0"))))
 def test_an_event_between_updates_on_a_gpu_is_seen_by_the_next(gpu, event):
-    """With the bits or the error of Chainer's own loop."""
+    """It has the bits or the error of Chainer's own loop."""
     for number in range(3):
         train_through("@cupy:0", event, number)

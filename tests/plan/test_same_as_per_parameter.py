@@ -35,14 +35,14 @@ any_model = settings(max_examples=150, suppress_health_check=[HealthCheck.functi
 
 
 def is_rounded_as_ours(model):
-    """Chainer computes float32 arrays of no dimensions in float64."""
+    """Whether no array is zero-dimensional: Chainer computes those of float32 in float64."""
     return all(param.shape for param in model.params)
 
 
 @any_model
 @given(model=models())
 def test_any_model_trains_as_in_chainers_loop(kernel, model):
-    """Whatever its parameters, rules and hooks, and whatever happens between updates."""
+    """Parameters, rules, hooks and events between updates are random."""
     kernels.use_on_cpu(kernel)
     train(model, RMSpropGraves, PerParameter)
 
@@ -50,7 +50,7 @@ def test_any_model_trains_as_in_chainers_loop(kernel, model):
 @any_model
 @given(model=models(dtypes=("f4", "f8")).filter(is_rounded_as_ours))
 def test_any_model_trains_as_with_chainers_class(kernel, model):
-    """In float32 and float64, as long as rounding leaves Chainer's variance positive."""
+    """This holds in float32 and float64, until rounding makes Chainer's variance negative."""
     kernels.use_on_cpu(kernel)
     train(model, RMSpropGraves, ChainerRMSpropGraves)
 
@@ -63,8 +63,8 @@ def test_any_model_on_gpus_trains_as_in_chainers_loop(gpu, model):
 
 
 @pytest.mark.parametrize(("name", "value"), EVERY_KIND, ids=lambda text: text.replace(" ", "_"))
-def test_every_kind_of_parameter_trains_alike_among_plain_ones(device, name, value):
-    """Each value that a random model draws from, once for certain, in a parameter between plain ones."""
+def test_every_kind_of_parameter_trains_as_in_chainers_loop_among_plain_ones(device, name, value):
+    """Every value of the strategy for random models is tried once, in a parameter between plain ones."""
     params = around({"device": device}, **{name: value})
     if value == "a state of the model":
         # Of another parameter, whose state is there.
@@ -76,7 +76,7 @@ def test_every_kind_of_parameter_trains_alike_among_plain_ones(device, name, val
 @pytest.mark.parametrize("timing", ["pre", "post"])
 @pytest.mark.parametrize("hook", MEDDLINGS)
 def test_a_rules_hook_may_meddle_with_any_parameter(device, hook, timing):
-    """With one that is stepped before it, after it or the same, by the hook before or after its own step."""
+    """That parameter is an earlier one, a later one or its own; the hook runs before or after the step."""
     for other in range(5):
         params = around({"device": device}, special=hook, timing=timing, other=other)
         train(Model(params), RMSpropGraves, PerParameter, *([ChainerRMSpropGraves] if device == "@numpy" else []))

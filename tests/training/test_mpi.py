@@ -87,7 +87,7 @@ for step in range(12):
     optimizer.update(optimizer.target, *batch(step, rank, size))
     if step % 4 == 3:
         optimizer.new_epoch()
-    if step in (0, 6):  # the first update, and the first after loading, take each parameter by itself
+    if step in (0, 6):  # the first update, and the first after loading, update parameters one by one
         single.clear()
     if step == 5:
         name = os.path.join(folder, f"checkpoint{rank}of{size}.npz")
