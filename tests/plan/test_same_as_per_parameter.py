@@ -15,6 +15,7 @@ from random_models import (
     NUMPY_LAYOUTS,
     SPECIALS,
     Model,
+    Parameter,
     PerParameter,
     around,
     models,
@@ -60,6 +61,15 @@ def test_any_model_trains_as_with_chainers_class(kernel, model):
 def test_any_model_on_gpus_trains_as_in_chainers_loop(gpu, model):
     """Parameters may be on two GPUs and on a CPU."""
     train(model, RMSpropGraves, PerParameter)
+
+
+def test_copies_of_gradients_live_until_they_are_stepped(device):
+    """Those of one dtype are stepped after those of the other have been copied."""
+    # All of as many bytes, so that memory which is let go serves again at once.
+    params = [
+        Parameter((rows, 30), dtype, device, gradient="transposed") for rows, dtype in [(40, "f4"), (20, "f8")] * 2
+    ]
+    train(Model(params, [[], [], []]), RMSpropGraves, PerParameter)
 
 
 @pytest.mark.parametrize(("name", "value"), EVERY_KIND, ids=lambda text: text.replace(" ", "_"))
