@@ -618,7 +618,7 @@ class Lives(RuleBasedStateMachine):
         with pytest.raises((KeyError, ValueError)):
             load("dictionary", entries, self.optimizer)
 
-    # What holds after each step
+    # The invariant
 
     @invariant()
     def is_as_the_model(self):
@@ -638,7 +638,7 @@ class Lives(RuleBasedStateMachine):
         found = snapshot_of(self.optimizer)
         for path, model in self.model.params.items():
             if model.is_loaded and model.state and model.dtype == HALF:
-                # In float16 or float32 until the next update.
+                # These states may be float16 or float32 until the next update.
                 found.update({f"{path}/{name}": found[f"{path}/{name}"].astype(SINGLE) for name in STATES})
                 expected.update({f"{path}/{name}": expected[f"{path}/{name}"].astype(SINGLE) for name in STATES})
         assert_same_bits(found, expected)

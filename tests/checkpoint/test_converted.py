@@ -40,7 +40,7 @@ def test_a_checkpoint_in_another_form_loads_the_same_bits(load_entries, updates,
     copy_params(saved, optimizer)
     assert_same_bits(arrays_of(optimizer), arrays_of(saved))
     assert (optimizer.t, [param.update_rule.t for param in optimizer.target.params()]) == (3, [3, 3, 3])
-    # Loaded in place: others may hold the arrays.
+    # Loading must write in place, because other code may refer to the arrays.
     assert all(states_of(optimizer)[path] is array for path, array in before.items())
     assert all(array.dtype.isnative and array.flags.c_contiguous for array in states_of(optimizer).values())
     assert_same_bits(arrays_of(train(optimizer, 5, 6)), arrays_of(train(saved, 5, 6)))

@@ -92,7 +92,7 @@ def test_every_pickled_object_is_counted(tmp_path):
         rmsprop_graves.load_npz(tmp_path / "hostile.npz", fresh())
 
 
-# What it loads
+# Loading
 
 
 @pytest.mark.parametrize("source", [str, os.fsencode, Path, lambda path: io.BytesIO(path.read_bytes())])
@@ -149,7 +149,7 @@ def test_a_model_is_loaded_from_a_path_within_the_file(tmp_path):
     ]
 
 
-# What is broken
+# Broken files
 
 
 def test_a_truncated_file_is_refused_and_changes_nothing(tmp_path):

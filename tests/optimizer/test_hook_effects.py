@@ -50,7 +50,7 @@ def test_hook_of_the_optimizer_sees_the_model_just_before_or_just_after_the_step
         assert_same_bits(actual, arrays)
     for i, arrays in enumerate(history):
         assert_same_bits(seen[2 * i + 1][1], arrays)
-    # Before a step, everything is as the last step left it, but for the gradients.
+    # Before a step, everything except the gradients is as the last step left it.
     for i, arrays in enumerate(history[:-1]):
         without_gradients = {name: array for name, array in arrays.items() if not name.endswith("grad")}
         assert_same_bits({name: seen[2 * i + 2][1][name] for name in without_gradients}, without_gradients)
@@ -223,7 +223,7 @@ def test_gradient_cleared_by_a_hook_is_zero_for_the_next_hook_and_the_step(timin
         assert grad.shape == (6,)
         assert not grad.any()
     if timing == "pre":
-        # Nothing but zeros has reached it.
+        # It has got only gradients of zero.
         numpy.testing.assert_array_equal(trained[-1]["/l1/b"], Perceptron().l1.b.array)
         assert not trained[-1]["/l1/b/n"].any()
     else:

@@ -26,7 +26,7 @@ def test_steady_gradients_turn_chainers_class_to_nan_and_not_this_one():
     # n and g, which the clamp does not touch, are still Chainer's.
     for name in ("n", "g"):
         assert_same_bits(*({name: o.target.p0.update_rule.state[name]} for o in (ours, chainers)))
-    # An element takes steps of lr x / sqrt(eps), ten times that with the momentum: 10 at the most. None ran away.
+    # No element diverges: lr x / sqrt(eps) is at most 0.1, and with the momentum a step is at most ten times that.
     assert numpy.abs(ours.target.p0.array).max() < 300 * 1e-4 * 10 / 1e-2 / (1 - 0.9)
 
 

@@ -16,7 +16,7 @@ from random_models import GPUS, Model, Parameter, PerParameter, assert_same, bui
 from rmsprop_graves import RMSpropGraves, kernels
 from rmsprop_graves.kernels import cuda
 
-# As many parameters as ResNet-50 has, of as many sizes.
+# 161 parameters, as in ResNet-50, of different sizes; one has no elements.
 RESIDUAL_NETWORK = Model([Parameter((1 + place % 7, place), device=GPUS[0]) for place in range(161)])
 
 

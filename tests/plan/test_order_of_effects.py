@@ -88,7 +88,7 @@ def test_a_method_that_is_set_on_an_instance_is_called(device, method):
     setattr(owner, name, overridden)
     train_plain(optimizer, 1, 2), train_plain(expected, 1, 2)
     assert len(calls) == (1 if method == "init_state" else 2)
-    # When its turn has come: those before it have been counted, those after it have not.
+    # The method is called after earlier parameters have counted the update, and before later ones do.
     first = calls[0]
     assert first[0] == first[1] == first[3] + 1 == first[4] + 1
     assert_same(optimizer, expected)

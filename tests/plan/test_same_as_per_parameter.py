@@ -77,7 +77,7 @@ def test_every_kind_of_parameter_trains_as_in_chainers_loop_among_plain_ones(dev
     """Every value of the strategy for random models is tried once, in a parameter between plain ones."""
     params = around({"device": device}, **{name: value})
     if value == "a state of the model":
-        # Of another parameter, whose state is there.
+        # The state is the one of parameter 1, so the shapes must agree.
         params[2] = dataclasses.replace(params[2], shape=params[1].shape)
     classes = [PerParameter] if device != "@numpy" or value == "f2" else [PerParameter, ChainerRMSpropGraves]
     train(Model(params, keeps_gradients_missing=value == "none"), RMSpropGraves, *classes)
