@@ -164,8 +164,11 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         return self._view(self.host[key])
 
     def __setitem__(self, key, value):
-        """Write elements."""
-        self.host[key] = value.host if isinstance(value, ndarray) else value
+        """Write elements; another GPU's arrays only while that GPU is current, as in CuPy between GPUs that are not peers."""
+        if isinstance(value, ndarray):
+            assert {self.block.device_id, value.block.device_id} == {Device.current_id()}, "of another device"
+            value = value.host
+        self.host[key] = value
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
         """Call a NumPy function, with a new array or `out` as the result."""

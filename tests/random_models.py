@@ -130,7 +130,8 @@ def laid_out(array, layout):
         return NUMPY_LAYOUTS[layout](array) if isinstance(array, numpy.ndarray) else array
     device = chainer.backend.get_device_from_array(array)
     new = LAYOUTS[layout](lambda shape: device.send(numpy.zeros(shape, array.dtype)), array.shape)
-    new[...] = array
+    with device.create_context():
+        new[...] = array
     return new
 
 
