@@ -95,6 +95,8 @@ class Table(_table.Table):
             if grad.shape != shape or grad.dtype != dtype or data.device_id != device_id:
                 return None
             if not _is_contiguous(grad):
+                if self._reads_what_is_written(grad, data.ptr):
+                    return None
                 grads[place] = grad = grad.copy()
                 data = grad.data
             addresses.append(data.ptr)

@@ -82,7 +82,11 @@ class Table(_table.Table):
         addresses, dtypes = self._look(_objects(grads), _READABLE)
         for place in numpy.flatnonzero((addresses == 0) | (dtypes != self._seen[1, : len(grads)])):
             param, grad = self._columns[0][place], grads[place]
-            if type(grad) is not numpy.ndarray or (grad.shape, grad.dtype) != (param.shape, param.dtype):
+            if (
+                type(grad) is not numpy.ndarray
+                or (grad.shape, grad.dtype) != (param.shape, param.dtype)
+                or self._reads_what_is_written(grad, grad.ctypes.data)
+            ):
                 return None
             grads[place] = numpy.require(grad, requirements=["C", "A"])
             addresses[place] = grads[place].ctypes.data

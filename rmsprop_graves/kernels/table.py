@@ -74,6 +74,18 @@ class Table:
         """
         self._step(grads, *_numbered(hyperparameters))
 
+    def _reads_what_is_written(self, array: Any, address: int) -> bool:
+        """Whether an array of any layout lies, even in part, in memory that the step writes.
+
+        Args:
+            array: The array.
+            address: The address of its first element.
+        """
+        reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides)]
+        begin = address + sum(min(reach, 0) for reach in reaches)
+        end = address + sum(max(reach, 0) for reach in reaches) + array.dtype.itemsize
+        return self._written.includes(numpy.array([begin]), numpy.array([end - begin]))
+
     def _locate_columns(self) -> numpy.ndarray | None:
         """The addresses of params, ns, gs and deltas, a row for each; None if the loop does not support an array."""
         raise NotImplementedError

@@ -79,3 +79,19 @@ def test_a_gradient_may_overlap_its_own_parameter(shift):
         model.p1.grad = model.p1.array.base[3 + shift : 103 + shift]
 
     train_three(lay_out, give)
+
+
+@pytest.mark.parametrize(("reader", "read"), [("p1", "p0"), ("p1", "p2"), ("p1", "p1")])
+@pytest.mark.parametrize("step", [-1, 2])
+def test_a_gradient_may_be_a_strided_view_of_a_parameter(reader, read, step):
+    """It is read when its parameter's turn comes, although a strided gradient of other memory is copied before."""
+
+    def lay_out(model):
+        model.memory = drawn(numpy.random.RandomState(2), 300, "f4")
+        getattr(model, read).array = model.memory[100:200]
+
+    def give(model):
+        view = model.memory[100:200][::-1] if step < 0 else model.memory[60:260:2]
+        getattr(model, reader).grad = view
+
+    train_three(lay_out, give)
