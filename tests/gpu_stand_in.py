@@ -140,6 +140,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
     dtype = property(lambda self: self.host.dtype)
     size = property(lambda self: self.host.size)
     ndim = property(lambda self: self.host.ndim)
+    strides = property(lambda self: self.host.strides)
     nbytes = property(lambda self: self.host.nbytes)
     flags = property(lambda self: self.host.flags)
     device = property(lambda self: Device(self.block.device_id))
@@ -164,7 +165,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         return self._view(self.host[key])
 
     def __setitem__(self, key, value):
-        """Write elements; another GPU's arrays only while that GPU is current, as in CuPy between GPUs that are not peers."""
+        """Write elements, from another GPU's arrays only while that GPU is current, as between GPUs without peers."""
         if isinstance(value, ndarray):
             assert {self.block.device_id, value.block.device_id} == {Device.current_id()}, "of another device"
             value = value.host
