@@ -234,16 +234,22 @@ def _serialize_or_restore(rules: list[tuple[Any, Any]]) -> None:
     for rule, _ in rules:
         state = dict(rule.state or {})
         copies = [(one, one.copy()) for one in state.values() if isinstance(one, chainer.get_array_types())]
-        before.append((rule, dict(rule.__dict__), state, copies))
+        hyperparam = dict(rule.hyperparam.__dict__)
+        before.append((rule, dict(rule.__dict__), hyperparam, state, copies))
     try:
         for rule, deserializer in rules:
             rule.serialize(deserializer)
     except BaseException:
-        for rule, attributes, state, copies in before:
-            rule.__dict__.clear()
-            rule.__dict__.update(attributes)
-            if state:
-                rule.state.update(state)
+        for rule, attributes, hyperparam, state, copies in before:
+            _restore(rule.__dict__, attributes)
+            _restore(rule.hyperparam.__dict__, hyperparam)
+            if rule.state is not None:
+                _restore(rule.state, state)
             for array, content in copies:
                 array[...] = content
         raise
+
+
+def _restore(present: dict[str, Any], past: dict[str, Any]) -> None:
+    present.clear()
+    present.update(past)

@@ -134,7 +134,7 @@ class RMSpropGraves(GradientMethod):
             # If a hook failed because of a bad gradient, name the parameter.
             refuse_misfits_of(self.target.params())
             raise
-        if self._hookable._pre_update_hooks:
+        if self._hookable._pre_update_hooks or not self._inherits("call_hooks"):
             params = list(self.target.params())
         self.t += 1
         changed: list[Any] = []
@@ -155,9 +155,13 @@ class RMSpropGraves(GradientMethod):
             super().reallocate_cleared_grads()
 
     def _reallocate_cleared_grads_of(self, params: list[Any]) -> None:
-        # The list saves a walk over the model. A subclass may override the method, so it is called in any case then.
-        if type(self).reallocate_cleared_grads is not RMSpropGraves.reallocate_cleared_grads or _lacks_grad(params):
+        # The list saves a walk over the model, unless the method is a user's own.
+        if not self._inherits("reallocate_cleared_grads") or _lacks_grad(params):
             self.reallocate_cleared_grads()
+
+    def _inherits(self, name: str) -> bool:
+        """Whether neither a subclass nor the instance overrides a method."""
+        return getattr(getattr(self, name), "__func__", None) is getattr(RMSpropGraves, name)
 
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, epoch, the dynamic loss scale, and each rule's t, state and float32 master.

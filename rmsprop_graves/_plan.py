@@ -54,7 +54,7 @@ class Plan:
                 self._tables += _step(batch, old_tables)
                 batch.clear()
 
-        are_all_plain = True
+        are_all_plain, are_checked = True, False
         parent = inherited = None
         for param in params:
             rule = param.update_rule
@@ -70,18 +70,20 @@ class Plan:
                     if inherited is None or parent is not hyperparam._parent:
                         parent, inherited = hyperparam._parent, _values(hyperparam)
                     values = inherited
+            row = param, values, plain
+            if values is not None and batch.setdefault(rule, row) is row:
+                continue
+            if not are_checked:
+                # The batch moves before the rest of the model is looked at.
+                refuse_misfits_of(params)
+                are_checked = True
+            step_batch()
             if values is None:
-                if are_all_plain:
-                    refuse_misfits_of(params)
-                    are_all_plain = False
-                step_batch()
+                are_all_plain = False
                 param.update()
                 inherited = None  # a hook may have set a hyperparameter
             else:
-                row = param, values, plain
-                if batch.setdefault(rule, row) is not row:
-                    step_batch()
-                    batch[rule] = row
+                batch[rule] = row
         step_batch()
         return are_all_plain
 
@@ -91,8 +93,8 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
     params, values, rows = zip(*batch.values())
     keys, *arrays = zip(*rows)
     tables: list[Any] = []
-    launches, alone = [], []
-    is_possible = True
+    launches: list[Any] = []
+    alone: list[Any] = []
     for key in dict.fromkeys(keys):
         columns: list[Any] = [params, values, *arrays]
         if keys.count(key) < len(keys):
@@ -101,27 +103,34 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
         device = group[0]._device
         kernel = kernels.on_cpu() if type(device) is CpuDevice else kernels.on_gpu()
         table: Any = next(old_tables, None)
-        if hasattr(kernel, "Table"):
-            with device.create_context():
-                if not isinstance(table, kernel.Table) or not table.holds(own_arrays, *states):
-                    table = kernel.Table(own_arrays, *states)
-                addresses = table.locate(grads)
-            is_possible = is_possible and addresses is not None
-            # The list of gradients must live until the step.
-            launches.append((device, table, addresses, own_values, group, grads))
-        else:
-            alone += group
         tables.append(table)
-    if alone or not is_possible:
+        if not hasattr(kernel, "Table") or own_arrays[0].dtype.char not in kernel.Table.CHARS:
+            alone += group
+            continue
+        with device.create_context():
+            if not isinstance(table, kernel.Table) or not table.holds(own_arrays, *states):
+                table = tables[-1] = kernel.Table(own_arrays, *states)
+            # `locate` may put copies of gradients into the list, which must live until the step.
+            launches.append((device, group, own_values, table, table.locate(grads), grads))
+    if not _are_possible(launches):
+        launches, alone = [], list(params)
+    if alone:
         refuse_misfits_of(params)
-    for device, table, addresses, own_values, group, _ in launches if is_possible else ():
+    for device, group, own_values, table, addresses, _ in launches:
         for param in group:
             param.update_rule.t += 1
         with device.create_context():
             table.step(addresses, own_values)
-    for param in alone if is_possible else params:
+    for param in alone:
         _step_alone(*batch[param.update_rule])
     return tables
+
+
+def _are_possible(launches: list[Any]) -> bool:
+    located = [(table, addresses) for _, _, _, table, addresses, _ in launches]
+    return all(addresses is not None for _, addresses in located) and not any(
+        one.writes_to(other, addresses) for one, _ in located for other, addresses in located if one is not other
+    )
 
 
 def _step_alone(param: Any, values: tuple[float, ...], plain: tuple[Any, ...]) -> None:

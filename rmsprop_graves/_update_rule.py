@@ -93,7 +93,7 @@ class RMSpropGravesRule(UpdateRule):
             param: The parameter. If it is uninitialized, no step is made, but t counts the update and hooks are
                 called.
         """
-        if self._unsettled and param.array is not None:
+        if self._unsettled and self.enabled and param.array is not None:
             _checkpoint.settle(self, param)
         if self._fp32_param is not None:
             master, array = self._fp32_param._data[0], param._data[0]

@@ -57,6 +57,8 @@ class Table(_table.Table):
     float64. More than `ROWS` parameters or `SETS` different hyperparameter sets need several launches.
     """
 
+    CHARS = "".join(cuda.TYPES)
+
     def _locate_columns(self) -> numpy.ndarray | None:
         cupy = load_cupy()
         self._stream = _stream()

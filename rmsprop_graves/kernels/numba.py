@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels import threads
-from rmsprop_graves.kernels.hyperparameters import floats_of
+from rmsprop_graves.kernels.hyperparameters import NAMES, floats_of
 
 
 def step(
@@ -49,7 +49,7 @@ def step(
     """
     arrays = (param, grad, n, g, delta)
     # The NumPy kernel copies a gradient that shares memory with a written array, if necessary.
-    if not _fit(*arrays) or _overlap(grad, param, n, g, delta):
+    if not _fit(*arrays) or numpy_kernel.may_overlap(grad, param, n, g, delta):
         numpy_kernel.step(*arrays, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
         return
     hyperparameters = numpy.array(floats_of(lr, alpha, momentum, eps))
@@ -65,6 +65,8 @@ class Table(_table.Table):
 
     Every array must be C-contiguous and writable, and have the parameter's shape and dtype: float32 or float64.
     """
+
+    CHARS = "fd"
 
     def _locate_columns(self) -> Any:
         self._params = _objects(self._columns[0])
@@ -121,15 +123,6 @@ def _fit(*arrays: numpy.ndarray) -> bool:
         if type(array) is not numpy.ndarray or array.dtype != dtype or array.shape != shape or not array.flags.carray:
             return False
     return True
-
-
-def _overlap(
-    grad: numpy.ndarray, param: numpy.ndarray, n: numpy.ndarray, g: numpy.ndarray, delta: numpy.ndarray
-) -> bool:
-    # Arrays can share memory only if one of them is a view.
-    if grad.base is param.base is n.base is g.base is delta.base is None:
-        return False
-    return any(numpy.may_share_memory(grad, array) for array in (param, n, g, delta))
 
 
 if numba.config.DISABLE_JIT:
@@ -293,7 +286,7 @@ def _prove() -> None:
         proof = Table(*(column[:1] for column in columns))
         addresses = proof.locate(grads[:1])
         assert addresses is not None
-        proof.step(addresses, [(1.0, 1.0, 1.0, 1.0)])
+        proof._step(addresses, numpy.ones((1, len(NAMES))), numpy.zeros(1, numpy.intp))
 
 
 _prove()

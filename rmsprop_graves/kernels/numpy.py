@@ -63,7 +63,7 @@ def step(
     # With NumPy scalars, NumPy 2 would compute in their dtype.
     hyperparameters = floats_of(lr, alpha, momentum, eps)
     is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
-    if param.size <= BLOCK and is_uniform and not is_half:
+    if param.size <= BLOCK and is_uniform and not is_half and not may_overlap(grad, param, n, g, delta):
         _step_block(hyperparameters, param, grad, n, g, delta)
         return
     blocks = numpy.nditer(
@@ -129,6 +129,14 @@ def _block_of(value: Any, dtype: numpy.dtype) -> Any:
 def _capped(array: Any) -> Any:
     largest = _largest(array.dtype)
     return array.clip(-largest, largest)
+
+
+def may_overlap(grad: Any, param: Any, n: Any, g: Any, delta: Any) -> bool:
+    """Whether a gradient may share memory with an array that is written."""
+    # Different arrays share memory only if one of them is a view.
+    if grad.base is param.base is n.base is g.base is delta.base is None:
+        return any(grad is array for array in (param, n, g, delta))
+    return any(numpy.may_share_memory(grad, array) for array in (param, n, g, delta))
 
 
 @functools.lru_cache(maxsize=None)

@@ -26,6 +26,10 @@ class Table:
         deltas: For each parameter the last step.
     """
 
+    # The characters of the dtypes that the compiled loop supports.
+    CHARS = ""
+    _addresses: Any
+
     def __init__(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> None:
         # Keeps the arrays alive while their addresses are in use.
         self._columns = (params, ns, gs, deltas)
@@ -73,6 +77,10 @@ class Table:
             hyperparameters: lr, alpha, momentum and eps of each parameter.
         """
         self._step(grads, *_numbered(hyperparameters))
+
+    def writes_to(self, other: Table, grads: numpy.ndarray) -> bool:
+        """Whether a step writes memory of another table's arrays, or of the gradients that it has located."""
+        return self._written.includes(numpy.vstack([other._addresses, grads]), other._nbytes)
 
     def _reads_what_is_written(self, array: Any, address: int) -> bool:
         """Whether an array of any layout lies, even in part, in memory that the step writes.
