@@ -164,7 +164,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         return self._view(self.host[key])
 
     def __setitem__(self, key, value):
-        """Write elements; another GPU's arrays only while that GPU is current, as in CuPy between GPUs that are not peers."""
+        """Write elements; arrays of another GPU only while it is current, as in CuPy without peer access."""
         if isinstance(value, ndarray):
             assert {self.block.device_id, value.block.device_id} == {Device.current_id()}, "of another device"
             value = value.host
