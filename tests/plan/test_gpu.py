@@ -222,6 +222,19 @@ def test_states_follow_their_parameter_to_another_gpu(gpu):
     assert_same(stays, moves)
 
 
+def test_a_model_trains_on_after_it_has_moved_to_the_cpu(gpu):
+    """With the bits that it has on the GPU."""
+    model = model_on((GPUS[0], "f4"), (GPUS[1], "f4"))
+    stays, moves = (update(build(RMSpropGraves, model), model, 0, 1) for _ in range(2))
+    moves.target.to_device("@numpy")
+    for optimizer in (stays, moves):
+        update(optimizer, model, 2, 3)
+    assert {type(state) for param in moves.target.params() for state in param.update_rule.state.values()} == {
+        numpy.ndarray
+    }
+    assert_same(stays, moves)
+
+
 @pytest.mark.usefixtures("gpu")
 def test_a_state_is_made_on_its_parameters_gpu():
     """The current GPU does not matter."""
