@@ -199,3 +199,29 @@ def test_a_subclass_with_more_states_loads_them_before_its_first_update(load_ent
     optimizer = with_rule(Counting)
     load_entries(entries_of(saved), optimizer)
     assert train(optimizer, 3).target.p1.update_rule.state["more"].tolist() == [5, 6]
+
+
+class Meddling(RMSpropGravesRule):
+    """A rule that adds to its state and sets a hyperparameter before it loads what may fail."""
+
+    def serialize(self, serializer):
+        """Load a rate and a memory, then the rule."""
+        if isinstance(serializer, Deserializer):
+            self.hyperparam.lr = 7.0
+            if self.state is not None:
+                self.state["extra"] = numpy.zeros(3)
+        super().serialize(serializer)
+
+
+def test_an_error_takes_back_added_states_and_hyperparameters(load_entries, updates):
+    """The rule itself fails, after it has changed more than its arrays."""
+    entries = entries_of(train(with_rule(Meddling), 1))
+    without("p1/n")(entries)
+    optimizer = train(with_rule(Meddling), *range(4, 4 + updates))
+    rule = optimizer.target.p1.update_rule
+    before = everything_of(optimizer)
+    with pytest.raises(KeyError, match="n"):
+        load_entries(entries, optimizer)
+    assert everything_of(optimizer) == before
+    assert "extra" not in (rule.state or {})
+    assert rule.hyperparam.lr == optimizer.lr

@@ -110,3 +110,28 @@ def test_the_comparison_of_bits_sees_the_sign_of_zero_and_the_last_bit():
     for other in ([-0.0, 1.0, numpy.nan], [0.0, numpy.nextafter(numpy.float32(1), 2), numpy.nan], [0.0, 1.0, 1.0]):
         with pytest.raises(AssertionError):
             assert_same_bits(one, {"param": numpy.array(other, "f4")})
+
+
+@pytest.mark.parametrize("size", [100, 70_000])
+@pytest.mark.parametrize("written", [0, 2, 3, 4], ids=["param", "n", "g", "delta"])
+@pytest.mark.parametrize("layout", ["itself", "reversed", "shifted"])
+def test_a_gradient_in_written_memory_is_read_before_it_is_written(size, written, layout):
+    """The kernels agree, and but for the same elements in the same order with a copy of the gradient too."""
+    pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
+    results = []
+    for kernel in (numpy_kernel, importlib.import_module("rmsprop_graves.kernels.numba")):
+        for copied in (False, True):
+            memory = numpy.random.RandomState(0).rand(5, size + 1).astype("f4")
+            arrays = [memory[row, :size] for row in range(5)]
+            arrays[1] = {
+                "itself": arrays[written],
+                "reversed": arrays[written][::-1],
+                "shifted": memory[written, 1:],
+            }[layout]
+            if copied:
+                arrays[1] = arrays[1].copy()
+            kernel.step(*arrays, lr=0.1, alpha=0.9, momentum=0.5, eps=1e-4)
+            results.append(memory.tobytes())
+    assert results[:2] == results[2:]
+    if layout != "itself":
+        assert results[0] == results[1]

@@ -287,3 +287,29 @@ def test_call_hook_calls_one_hook_and_then_reallocates_cleared_gradients(optimiz
     expected = [(param.update_rule, param) for param in params] if for_each_param else [(optimizer,)]
     assert [tuple(map(id, args)) for args in calls] == [tuple(map(id, args)) for args in expected]
     numpy.testing.assert_array_equal(optimizer.target.l1.b.grad, numpy.zeros(6, "f4"))
+
+
+@parametrize_class
+def test_methods_set_on_the_optimizer_itself_are_called(optimizer_class):
+    """As Chainer calls them, a parameter that `call_hooks` adds is updated."""
+    model = chainer.Link()
+    with model.init_scope():
+        model.a = chainer.Parameter(numpy.ones(2, "f"))
+    optimizer = optimizer_class().setup(model)
+    model.a.grad = numpy.ones(2, "f")
+    optimizer.update()
+    calls = []
+    optimizer.reallocate_cleared_grads = lambda: calls.append("reallocate")
+
+    def call_hooks(timing="pre"):
+        calls.append(timing)
+        if timing == "pre":
+            with model.init_scope():
+                model.b = chainer.Parameter(numpy.ones(2, "f"))
+            model.b.update_rule = optimizer.create_update_rule()
+            model.b.grad = numpy.ones(2, "f")
+
+    optimizer.call_hooks = call_hooks
+    optimizer.update()
+    assert calls == ["reallocate", "pre", "reallocate", "post"]
+    assert model.b.update_rule.t == 1

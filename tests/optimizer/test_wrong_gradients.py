@@ -186,3 +186,21 @@ def test_the_gradient_of_a_rule_of_another_class_is_not_checked():
     optimizer.update()
     numpy.testing.assert_array_equal(optimizer.target.p3.array, before - numpy.float32(0.5))
     assert type(optimizer.target.p0.update_rule) is RMSpropGravesRule
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_wrong_gradient_after_tied_weights_is_refused_before_any_parameter_has_moved():
+    """The first of two equal parameters is stepped before the second, and the rest of the model was looked at."""
+    model = Arrays(*gradients((3, 3), (3,), (3,)))
+    with model.init_scope():
+        model.p1 = model.p0
+    optimizer = RMSpropGraves().setup(model)
+    for seed in (0, 1):
+        model.p0.grad, model.p2.grad = gradients((3, 3), (3,), seed=seed)
+        optimizer.update()
+    model.p2._grad = numpy.ones(2, "f4")
+    before, times = copies_of(optimizer), rule_times(optimizer)
+    with pytest.raises(ValueError, match="parameter p2: found a gradient"):
+        optimizer.update()
+    assert_same_bits(arrays_of(optimizer), before)
+    assert rule_times(optimizer) == times

@@ -95,3 +95,17 @@ def test_a_gradient_may_be_a_strided_view_of_a_parameter(reader, read, step):
         getattr(model, reader).grad = view
 
     train_three(lay_out, give)
+
+
+def test_a_gradient_may_lie_in_the_memory_of_a_parameter_of_another_dtype():
+    """It is read when its parameter's turn comes, although each dtype has a table of its own."""
+    optimizers = []
+    for cls in CLASSES:
+        rng = numpy.random.RandomState(0)
+        model = Arrays(drawn(rng, 100, "f4"), drawn(rng, 50, "f8"), drawn(rng, 100, "f4"))
+        optimizers.append(cls(lr=1e-2).setup(model))
+        for _ in range(6):
+            model.set_grads(drawn(rng, 100, "f4"), drawn(rng, 50, "f8"), drawn(rng, 100, "f4"))
+            model.p1.grad = model.p0.array.view("f8")
+            optimizers[-1].update()
+    assert_same(*optimizers)
