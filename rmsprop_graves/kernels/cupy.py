@@ -94,7 +94,8 @@ class Table(_table.Table):
         addresses = []
         for place, (shape, grad) in enumerate(zip(self._shapes, grads)):
             data = grad.data
-            if grad.shape != shape or grad.dtype != dtype or data.device_id != device_id:
+            own = grad.dtype
+            if grad.shape != shape or (own is not dtype and own != dtype) or data.device_id != device_id:
                 return None
             if not _is_contiguous(grad):
                 if self._reads_what_is_written(grad, data.ptr):
@@ -126,7 +127,8 @@ class Table(_table.Table):
                 piece = piece[: piece.index(used[cuda.SETS])]
                 used = used[: cuda.SETS]
             number_of = {row: number for number, row in enumerate(used)}
-            self._launch(first, grads[first : first + len(piece)], sets[used], bytes(number_of[row] for row in piece))
+            numbers = bytes([number_of[row] for row in piece] if len(used) > 1 else len(piece))
+            self._launch(first, grads[first : first + len(piece)], sets[used], numbers)
             first += len(piece)
 
     def _launch(self, first: int, grads: numpy.ndarray, sets: numpy.ndarray, set_of: bytes) -> None:
