@@ -153,17 +153,8 @@ class RMSpropGravesRule(UpdateRule):
         if grad is None:
             return ()
         array, state = param.array, self.state
-        n, g, delta = state["n"], state["g"], state["delta"]
-        dtype, shape = array.dtype, array.shape
-        # Usually all five match. This test is faster than `refuse_misfits`.
-        if not (
-            type(array) is type(grad) is type(n) is type(g) is type(delta)
-            and dtype.kind == "f"
-            and dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
-            and shape == grad.shape == n.shape == g.shape == delta.shape
-        ):
-            refuse_misfits(param.name, array, grad, state)
-        return array, grad, n, g, delta
+        refuse_misfits(param.name, array, grad, state)
+        return array, grad, state["n"], state["g"], state["delta"]
 
 
 def _share_device(array: Any, others: Iterable[Any]) -> bool:
@@ -186,11 +177,24 @@ def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | Non
         ValueError: An array has another shape, even one that could be broadcast.
         TypeError: The gradient is not an array of real numbers, or a state not an array of floating-point numbers.
     """
+    if state and _match(param, grad, state.get("n"), state.get("g"), state.get("delta")):
+        return
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
     if state:
         for entry in _checkpoint.STATES:
             if entry in state:
                 _refuse_misfit(name, f"a state {entry}", state[entry], param, "f", "real floating numbers")
+
+
+def _match(param: Any, grad: Any, n: Any, g: Any, delta: Any) -> bool:
+    """Whether five arrays are alike, as they usually are; faster than a look at each."""
+    dtype, shape = param.dtype, param.shape
+    return (
+        type(param) is type(grad) is type(n) is type(g) is type(delta)
+        and dtype.kind == "f"
+        and dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
+        and shape == grad.shape == n.shape == g.shape == delta.shape
+    )
 
 
 def _refuse_misfit(name: str, what: str, array: Any, param: Any, kinds: str, numbers: str) -> None:

@@ -108,7 +108,8 @@ def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, del
 
 
 def _decay(state: Any, rate: Any) -> None:
-    if state.dtype.type(rate) == 0 and not numpy.isfinite(state).all():
+    # Asked of the number first, because a conversion takes as long as the product of a small array.
+    if rate < 1e-30 and state.dtype.type(rate) == 0 and not numpy.isfinite(state).all():
         # A rate of zero resets an infinite state too: infinity times zero would be NaN.
         state[...] = _capped(state)
     state *= rate
@@ -135,7 +136,7 @@ def may_overlap(grad: Any, param: Any, n: Any, g: Any, delta: Any) -> bool:
     """Whether a gradient may share memory with an array that is written."""
     # Different arrays share memory only if one of them is a view.
     if grad.base is param.base is n.base is g.base is delta.base is None:
-        return any(grad is array for array in (param, n, g, delta))
+        return grad is param or grad is n or grad is g or grad is delta
     return any(numpy.may_share_memory(grad, array) for array in (param, n, g, delta))
 
 
