@@ -89,7 +89,6 @@ def test_a_dynamic_scale_halves_at_an_infinite_gradient_and_then_grows_slowly(op
     numpy.testing.assert_allclose(scales[6:], [16 * 2 ** (step / 8) for step in range(9)], rtol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:Non finite number found in param.grad:UserWarning")
 @parametrize_class
 def test_a_dynamic_scale_is_adapted_after_the_last_hook(optimizer_class):
     """A scale that a hook sets after the second update doubles before the third."""
@@ -105,6 +104,7 @@ def test_a_dynamic_scale_is_adapted_after_the_last_hook(optimizer_class):
     assert scales_of(optimizer_class, 4, configure=configure) == [1, 2, 128, 256]
 
 
+@pytest.mark.filterwarnings("ignore:Non finite number found in param.grad:UserWarning")
 @parametrize_class
 def test_a_dynamic_scale_is_never_less_than_1(optimizer_class):
     """Infinite gradients halve it no further."""
