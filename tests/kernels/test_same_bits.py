@@ -107,7 +107,11 @@ def test_the_comparison_of_bits_sees_the_sign_of_zero_and_the_last_bit():
     """All NaNs are equal to it."""
     one = {"param": numpy.array([0.0, 1.0, numpy.nan], "f4")}
     assert_same_bits(one, {"param": numpy.array([0.0, 1.0, -numpy.nan], "f4")})
-    for other in ([-0.0, 1.0, numpy.nan], [0.0, numpy.nextafter(numpy.float32(1), 2), numpy.nan], [0.0, 1.0, 1.0]):
+    for other in (
+        [-0.0, 1.0, numpy.nan],
+        [0.0, numpy.nextafter(numpy.float32(1), numpy.float32(2)), numpy.nan],
+        [0.0, 1.0, 1.0],
+    ):
         with pytest.raises(AssertionError):
             assert_same_bits(one, {"param": numpy.array(other, "f4")})
 
