@@ -240,7 +240,7 @@ def table_source(char: str) -> str:
 
 
 def launch_layout(char: str) -> numpy.dtype:
-    """The structured dtype of the kernel's only argument, ``Launch`` in :data:`TABLE_SOURCE`.
+    """The structured dtype of the only argument of a table's kernel, the struct ``Launch`` in its text.
 
     Args:
         char: The dtype's character, a key of :data:`TYPES`.
