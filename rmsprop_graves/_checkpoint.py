@@ -12,7 +12,7 @@ import chainer
 import numpy
 from chainer import backend
 
-from rmsprop_graves._entries import Entries
+from rmsprop_graves._entries import Entries, not_there
 
 STATES = ("n", "g", "delta")
 T, EPOCH = "t", "epoch"
@@ -53,7 +53,7 @@ def load_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> None:
     entries = Entries(deserializer)
     attributes = {key: entries.read_scalar(key, *_COUNT) for key in (T, EPOCH)}
     if entries.missing:
-        raise KeyError(f"{entries.missing[0]}: it is not in the checkpoint")
+        raise not_there(entries.missing[0])
     if optimizer._loss_scaling_is_dynamic:
         attributes[f"_{LOSS_SCALE}"] = entries.read_scalar(LOSS_SCALE, "iuf", 0, "a finite number > 0")
         attributes[f"_{NAN_EVER}"] = entries.read_scalar(NAN_EVER, "b", -1, "a truth value")
@@ -142,7 +142,7 @@ def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
     if not is_stepped:
         optional = [names, [T, *names]]
     if missing and missing not in optional:
-        raise KeyError(f"{entries.prefix}{missing[0]}: it is not in the checkpoint")
+        raise not_there(f"{entries.prefix}{missing[0]}")
     _refuse_different_shapes(found, entries)
 
     state: dict[str, Any] | None = None

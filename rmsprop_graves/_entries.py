@@ -106,6 +106,11 @@ class Entries(Deserializer):
                 raise ValueError(f"{self.prefix}{key}: found {found}, expected {expected}")
 
 
+def not_there(path: str) -> KeyError:
+    """Returns the error of an entry that is missing."""
+    return KeyError(f"{path}: it is not in the checkpoint")
+
+
 def _unreadable(path: str, error: Exception) -> ValueError:
     return ValueError(f"{path}: it cannot be read ({type(error).__name__}: {error})")
 

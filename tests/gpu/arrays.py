@@ -8,14 +8,6 @@ from models import Arrays, assert_same_bits, gradients
 
 GPU = "@cupy:0"
 DTYPES = ("f2", "f4", "f8")
-DEFAULTS = {"lr": 1e-4, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
-SETTINGS = {
-    "defaults": DEFAULTS,
-    "dqn": {"lr": 2.5e-4, "alpha": 0.95, "momentum": 0.0, "eps": 1e-2},
-    "short memory": {"lr": 1e-3, "alpha": 0.8, "momentum": 0.8, "eps": 1e-8},
-    "long memory": {"lr": 0.1, "alpha": 0.99, "momentum": 0.9, "eps": 1e-6},
-    "ascent without memory": {"lr": -1e-2, "alpha": 0.0, "momentum": 0.0, "eps": 1.0},
-}
 
 
 def start_at(param):

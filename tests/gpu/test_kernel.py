@@ -11,14 +11,13 @@ import numpy
 import pytest
 from chainer.backends import cuda
 from gpu.arrays import (
-    DEFAULTS,
     DTYPES,
-    SETTINGS,
     assert_same,
     on_gpu,
     start_at,
     varied_gradients,
 )
+from kernels.cases import DEFAULTS, SETTINGS
 
 from rmsprop_graves.kernels import cupy as kernel
 from rmsprop_graves.kernels import numpy as numpy_kernel

@@ -28,6 +28,13 @@ from trainers import (
 
 from rmsprop_graves import RMSpropGraves
 
+# The class that saves, and the class that resumes.
+CROSSINGS = [
+    pytest.param(RMSpropGraves, RMSpropGraves, id="ours by ours"),
+    pytest.param(ChainerRMSpropGraves, RMSpropGraves, id="Chainer's by ours"),
+    pytest.param(RMSpropGraves, ChainerRMSpropGraves, id="ours by Chainer's"),
+]
+
 
 def extend_for_resuming(trainer):
     """Add the usual extensions, and a schedule that must continue where it stopped."""
@@ -48,14 +55,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stop", [10, 7], ids=["after an epoch", "within an epoch"])
-@pytest.mark.parametrize(
-    ("first_class", "second_class"),
-    [
-        pytest.param(RMSpropGraves, RMSpropGraves, id="ours by ours"),
-        pytest.param(ChainerRMSpropGraves, RMSpropGraves, id="Chainer's by ours"),
-        pytest.param(RMSpropGraves, ChainerRMSpropGraves, id="ours by Chainer's"),
-    ],
-)
+@pytest.mark.parametrize(("first_class", "second_class"), CROSSINGS)
 def test_snapshot_is_resumed_as_if_never_interrupted(first_class, second_class, uninterrupted, stop, tmp_path):
     """New objects with other weights reach the bits, log and schedule of an uninterrupted run on Chainer's class."""
     straight, expected = uninterrupted
@@ -98,14 +98,7 @@ def test_autoload_resumes_the_same_program(tmp_path):
 
 @pytest.mark.parametrize(("save", "load"), SAVE_AND_LOAD)
 @pytest.mark.parametrize("steps_before_loading", [0, 3], ids=["into a new one", "into a trained one"])
-@pytest.mark.parametrize(
-    ("saved_class", "loaded_class"),
-    [
-        pytest.param(RMSpropGraves, RMSpropGraves, id="ours by ours"),
-        pytest.param(ChainerRMSpropGraves, RMSpropGraves, id="Chainer's by ours"),
-        pytest.param(RMSpropGraves, ChainerRMSpropGraves, id="ours by Chainer's"),
-    ],
-)
+@pytest.mark.parametrize(("saved_class", "loaded_class"), CROSSINGS)
 def test_an_optimizer_saved_during_training_resumes_as_if_uninterrupted(
     saved_class, loaded_class, steps_before_loading, save, load, tmp_path
 ):
