@@ -29,6 +29,9 @@ def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
     param, grad, n, g, delta = (array.astype(dtype) for array in (param, grad, n, g, delta))
     lr, alpha, one_minus_alpha, momentum, eps = map(dtype.type, (lr, alpha, 1 - alpha, momentum, eps))
     t = one_minus_alpha * grad
+    if clamped:
+        # A rate of zero resets an infinite state, and an infinite parameter stays infinite.
+        n, g, delta = (_finite_if(rate == 0, state) for rate, state in ((alpha, n), (alpha, g), (momentum, delta)))
     n = n * alpha + t * grad
     g = g * alpha + t
     square = g * g
@@ -38,7 +41,14 @@ def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
     if clamped:
         v = numpy.where(v < 0, dtype.type(0), v)
     delta = delta * momentum - lr * grad / numpy.sqrt(v + eps)
-    return [numpy.asarray(array, of) for array, of in zip((param + delta, n, g, delta), own)]
+    moved = param + numpy.where(numpy.isinf(param), _finite_if(clamped, delta), delta)
+    return [numpy.asarray(array, of) for array, of in zip((moved, n, g, delta), own)]
+
+
+def _finite_if(condition, array):
+    """Return the array or, on the condition, a copy with the largest finite numbers in place of infinity."""
+    largest = numpy.finfo(array.dtype).max
+    return array.clip(-largest, largest) if condition else array
 
 
 class Parameter:
