@@ -14,14 +14,20 @@ from rmsprop_graves._chainer7 import loader, processes
 from rmsprop_graves._take_over import install_in_chainer
 
 if TYPE_CHECKING:
+    from rmsprop_graves._hdf5 import load_hdf5
     from rmsprop_graves._npz import load_npz
     from rmsprop_graves._optimizer import RMSpropGraves
     from rmsprop_graves._update_rule import RMSpropGravesRule
 
 __version__ = "1.0.0"
-__all__ = ["RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"]
+__all__ = ["RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_hdf5", "load_npz"]
 
-_NEED_CHAINER = {"RMSpropGraves": "_optimizer", "RMSpropGravesRule": "_update_rule", "load_npz": "_npz"}
+_NEED_CHAINER = {
+    "RMSpropGraves": "_optimizer",
+    "RMSpropGravesRule": "_update_rule",
+    "load_hdf5": "_hdf5",
+    "load_npz": "_npz",
+}
 
 processes.prepare_children()
 try:

@@ -53,7 +53,7 @@ def load_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> None:
     entries = Entries(deserializer)
     attributes = {key: entries.read_scalar(key, *_COUNT) for key in (T, EPOCH)}
     if entries.missing:
-        raise not_there(entries.missing[0])
+        raise not_there(f"{entries.prefix}{entries.missing[0]}")
     if optimizer._loss_scaling_is_dynamic:
         attributes[f"_{LOSS_SCALE}"] = entries.read_scalar(LOSS_SCALE, "iuf", 0, "a finite number > 0")
         attributes[f"_{NAN_EVER}"] = entries.read_scalar(NAN_EVER, "b", -1, "a truth value")
@@ -131,6 +131,8 @@ def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
     entries = deserializer if isinstance(deserializer, Entries) else Entries(deserializer, "/")
     names = list(_initial_state(rule) if rule.state is None else rule.state)
     t = entries.read_scalar(T, *_COUNT)
+    if not rule.state and (entries.param is None or entries.param.array is None):
+        entries.refuse_different_shapes([*STATES, MASTER])
     read = {name: _read_state(rule, entries, name) for name in names}
     found = {name: value for name, value in read.items() if value is not None}
     master = _read_master(rule, entries)

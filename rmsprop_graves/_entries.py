@@ -1,45 +1,111 @@
-"""Reading of single entries of a checkpoint, and errors that name them."""
+"""Reading of single entries of a checkpoint, and errors that name the file and the entry."""
 
 from __future__ import annotations
 
+import errno
+import math
+import numbers
 from typing import Any
 
+import chainer
 import numpy
 from chainer.serializer import Deserializer
 
+from rmsprop_graves._headers import Header, described, header_of
+
+# A damaged file can make a library seek to where no file can be.
+ERRNOS_OF_DAMAGE = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG}
+
 
 class Entries(Deserializer):
-    """A deserializer that can also read an entry without writing it.
+    """A deserializer that refuses an unfitting entry before it reads it, and can read one without writing it.
 
     Args:
         source: Chainer's deserializer.
-        prefix: What errors put before the key of an entry.
+        prefix: What errors put before the key of an entry, if the deserializer does not know its path in the file.
         param: The parameter of the rule that is loaded, if it is known.
 
     Attributes:
         missing: The keys that the checkpoint does not have.
+        prefix: The file and the path in it, which errors put before the key of an entry.
     """
 
     def __init__(self, source: Any, prefix: str = "", param: Any = None) -> None:
-        self.source, self.prefix, self.param = source, prefix, param
+        self.source = source.source if isinstance(source, Entries) else source
+        self.prefix = source.prefix or prefix if isinstance(source, Entries) else _place_of(source, prefix)
+        self.param = param
         self.missing: list[str] = []
 
-    # A subclass of the rule may read more entries in a `serialize` of its own.
+    # A model, a trainer, or a rule of a subclass in a `serialize` of its own.
     def __call__(self, key: str, value: Any) -> Any:
-        return self.source(key, value)
+        self.check(key, value)
+        return self._call(self.source, key, value)
 
-    def __getitem__(self, key: str) -> Any:
-        return self.source[key]
+    def check(self, key: str, value: Any) -> None:
+        """Refuses an entry that does not fit the value which it would replace, before it is read.
+
+        Raises:
+            ValueError: The entry has another shape, or is damaged.
+        """
+        header, found = self.header(key), None
+        if header is None:
+            pass
+        elif isinstance(value, chainer.get_array_types()):
+            if header.shape != value.shape:
+                found, expected = f"shape {header.shape}", f"{value.shape}"
+        elif isinstance(value, numbers.Number) and math.prod(header.shape) != 1:
+            found, expected = described(header), "one number"
+        if found:
+            raise ValueError(f"{self.prefix}{key}: found {found}, expected {expected}")
+
+    def __getitem__(self, key: str) -> Entries:
+        return self.of_rule(key, None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.source, name)
 
     def of_rule(self, path: str, param: Any) -> Entries:
         """Returns the entries of a parameter's rule."""
+        prefix = f"{self.prefix.rstrip('/')}/{path.strip('/')}/"
         try:
-            return Entries(self.source[path], f"{path}/", param)
+            entries = Entries(self.source[path], param=param)
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable(prefix[:-1], error) from error
+        entries.prefix = prefix
+        return entries
+
+    def header(self, key: str) -> Header | None:
+        """Finds shape and dtype of an entry before it is read; None if that cannot be known.
+
+        Raises:
+            ValueError: The entry is damaged.
+        """
+        return self._call(header_of, self.source, key)  # type: ignore[no-any-return]
+
+    def _call(self, function: Any, *args: Any) -> Any:
+        """Calls what reads an entry.
+
+        Raises:
+            KeyError: The entry is missing.
+            ValueError: The entry is damaged.
+        """
+        key = next(arg for arg in args if isinstance(arg, str))
+        try:
+            return function(*args)
+        except KeyError as error:
+            raise not_there(self.prefix + key) from error
+        except MemoryError:
+            if function is not header_of:
+                raise
+            raise ValueError(f"{self.prefix}{key}: its header cannot be read (MemoryError)") from None
+        except Exception as error:  # a file may be broken in any way
+            # The operating system's errors have a number; h5py raises OSError without one for a broken file.
+            if isinstance(error, OSError) and error.errno not in {None, *ERRNOS_OF_DAMAGE}:
+                raise
+            # Chainer's hdf5 deserializer has no group if the file has none.
+            if getattr(self.source, "group", self) is None:
+                raise not_there(self.prefix + key) from error
+            raise _unreadable(self.prefix + key, error) from error
 
     def read(self, key: str) -> numpy.ndarray | None:
         """Reads an entry.
@@ -53,18 +119,11 @@ class Entries(Deserializer):
         """
         value, present = None, object()
         try:
-            value = self.source(key, None)
-            if value is None and self.source(key, present) is present:
+            value = self._call(self.source, key, None)
+            if value is None and self._call(self.source, key, present) is present:
                 return None
         except KeyError:
             pass
-        except Exception as error:  # a file may be broken in any way
-            # The operating system's errors have a number; h5py raises OSError without one for a broken file.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            # Chainer's hdf5 deserializer has no group if the file has none.
-            if getattr(self.source, "group", self) is not None:
-                raise _unreadable(self.prefix + key, error) from error
         if value is None:
             self.missing.append(key)
             return None
@@ -72,23 +131,40 @@ class Entries(Deserializer):
 
     def read_scalar(self, key: str, kinds: str, above: float, expected: str) -> Any:
         """Reads a finite Python number above a limit and of these kinds of dtypes; None as in `read`."""
+        header = self.header(key)
+        if header is not None and (header.shape != () or header.dtype.kind not in "biufc"):
+            raise ValueError(f"{self.prefix}{key}: found {described(header)}, expected {expected}")
         array = self.read(key)
         if array is None:
             return None
         if array.shape != () or array.dtype.kind not in kinds or not above < array < numpy.inf:
-            raise ValueError(f"{self.prefix}{key}: found {_described(array)}, expected {expected}")
+            found = f"{array.item()!r}" if array.shape == () else described(array)
+            raise ValueError(f"{self.prefix}{key}: found {found}, expected {expected}")
         return array.item()
 
     def read_array(self, key: str, like: Any = None, is_floating: bool = True) -> numpy.ndarray | None:
         """Reads an array of the same shape as another one, if that is known; None as in `read`."""
+        header = self.header(key)
+        if header is not None:
+            self._refuse_misfit(key, header, like, is_floating)
         array = self.read(key)
-        if array is None:
-            return None
-        if is_floating and array.dtype.kind != "f":
-            raise ValueError(f"{self.prefix}{key}: found {_described(array)}, expected real floating numbers")
-        if like is not None and array.shape != like.shape:
-            raise ValueError(f"{self.prefix}{key}: found shape {array.shape}, expected {like.shape}")
+        if array is not None:
+            self._refuse_misfit(key, array, like, is_floating)
         return array
+
+    def _refuse_misfit(self, key: str, found: Any, like: Any, is_floating: bool) -> None:
+        if is_floating and found.dtype.kind != "f":
+            raise ValueError(f"{self.prefix}{key}: found {described(found)}, expected real floating numbers")
+        if like is not None and found.shape != like.shape:
+            raise ValueError(f"{self.prefix}{key}: found shape {found.shape}, expected {like.shape}")
+
+    def refuse_different_shapes(self, keys: Any) -> None:
+        """Refuses entries that should have one shape, before any of them is read."""
+        headers = {key: self.header(key) for key in keys}
+        shapes = {key: header.shape for key, header in headers.items() if header is not None}
+        if len(set(shapes.values())) > 1:
+            words = ", ".join(f"{key} of shape {shape}" for key, shape in shapes.items())
+            raise ValueError(f"{self.prefix[:-1]}: found {words}, expected one shape")
 
     def refuse_unsound(self, key: str, array: numpy.ndarray, dtype: Any) -> None:
         """Refuses NaNs, infinities except in n, and numbers too large for the dtype except in a float16 n."""
@@ -111,9 +187,76 @@ def not_there(path: str) -> KeyError:
     return KeyError(f"{path}: it is not in the checkpoint")
 
 
+def load(obj: Any, entries: Entries, names: list[str], path: str) -> None:
+    """Loads an object, a link or an optimizer all or nothing, as far as shapes decide.
+
+    Args:
+        obj: The object.
+        entries: Its entries.
+        names: The names of all entries in the file.
+        path: The path of the object's entries in the file.
+    """
+    try:
+        if isinstance(obj, chainer.Link) and all(_loads_like_chainer(link) for link in obj.links()):
+            obj.serialize(_Rehearsal(entries))
+        entries.load(obj)
+    except KeyError as error:
+        words = _other_kind(names, path) if isinstance(obj, chainer.Link) else ""
+        if not words:
+            raise
+        raise KeyError(f"{error.args[0]}; {words}") from error
+
+
+class _Rehearsal(Deserializer):
+    """Checks headers and presence as loading does, and leaves every value as it is."""
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
+
+    def __getitem__(self, key: str) -> _Rehearsal:
+        return _Rehearsal(self.entries[key])
+
+    def __call__(self, key: str, value: Any) -> Any:
+        self.entries.check(key, value)
+        return value
+
+
+def _loads_like_chainer(link: Any) -> bool:
+    """Whether Chainer's own code loads a link, which does nothing but assign what the deserializer returns."""
+    return type(link).serialize in (chainer.Link.serialize, chainer.Chain.serialize, chainer.ChainList.serialize)
+
+
+def _other_kind(names: list[str], path: str) -> str:
+    """Says what a file is that does not hold a model where one is looked for; nothing if that is not known."""
+    here = {name[len(path) :] for name in names if name.startswith(path)}
+    here |= {name[: -len(".npy")] for name in here if name.endswith(".npy")}
+    models = sorted(
+        {name[: name.index("/", len("updater/")) + 1] for name in here if name.startswith("updater/model:")}
+    )
+    if models:
+        return f"this is a trainer's snapshot, so load its model with path={path + models[0]!r}"
+    if {"t", "epoch"} <= here:
+        return "this is an optimizer's file, so load it into the optimizer, and the model from the model's own file"
+    return ""
+
+
+def name_of(file: Any) -> str:
+    """Returns the name of a file given by its path or opened."""
+    name = getattr(file, "name", file)
+    return name if isinstance(name, str) else f"<{type(file).__name__}>"
+
+
+def _place_of(deserializer: Any, prefix: str) -> str:
+    """Returns the file and the path in it that a deserializer of Chainer reads, as far as they are known."""
+    archive = getattr(getattr(deserializer, "npz", None), "zip", None)
+    group = getattr(deserializer, "group", None)
+    file = getattr(archive, "filename", None)
+    path = getattr(deserializer, "path", "")
+    if group is not None:
+        file, path = getattr(getattr(group, "file", None), "filename", None), str(getattr(group, "name", ""))
+    path = path.strip("/") if isinstance(path, str) else ""
+    return (f"{file}: " if isinstance(file, str) else "") + (f"{path}/" if path else prefix)
+
+
 def _unreadable(path: str, error: Exception) -> ValueError:
     return ValueError(f"{path}: it cannot be read ({type(error).__name__}: {error})")
-
-
-def _described(array: numpy.ndarray) -> str:
-    return f"{array.item()!r}" if array.shape == () else f"an array of shape {array.shape} and dtype {array.dtype}"

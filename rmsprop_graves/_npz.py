@@ -9,12 +9,18 @@ from typing import Any, BinaryIO
 import numpy
 from chainer.serializers import NpzDeserializer
 
+from rmsprop_graves._entries import ERRNOS_OF_DAMAGE, Entries, load, name_of
+from rmsprop_graves._headers import of_member, refuse_duplicates
+
 
 def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
     """Loads an object from a file like ``chainer.serializers.load_npz``, but refuses pickled objects.
 
     Chainer's function unpickles them, which can run any code. A checkpoint of an optimizer holds no pickled objects.
     A model's holds one for every parameter that is not initialized.
+
+    An array whose shape differs from the object's is refused before it is read. All shapes of an optimizer or a link
+    are checked before anything is written.
 
     Args:
         file: Path of the file, or a file opened in binary mode.
@@ -24,56 +30,59 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
         strict: Whether a missing entry is an error (default: True).
 
     Raises:
-        ValueError: An entry is a pickled object, an entry's header cannot be read, or the file is not in the npz
-            format.
+        ValueError: An entry is a pickled object, has another shape than the object's, occurs twice or is damaged, or
+            the file is not in the npz format.
         KeyError: An entry is missing.
+        OSError: The operating system cannot read the file; ``errno`` says why.
     """
     if isinstance(file, (bytes, os.PathLike)):
         file = os.fsdecode(file)
-    pickled = _pickled_entries(file)
-    if pickled:
-        raise ValueError(
-            f"{_name_of(file)}: {pickled[0]} is a pickled object, which may run any code when it is loaded"
-            f"{f', and so are {len(pickled) - 1} more entries' if len(pickled) > 1 else ''}; "
-            "chainer.serializers.load_npz loads it from a source that you trust"
-        )
+    name = name_of(file)
+    names = _checked_names(file, name)
     entries = numpy.load(file, allow_pickle=False)
     # NumPy reads the format from the first bytes of a file, zipfile from the last, so the two can disagree.
     if not isinstance(entries, numpy.lib.npyio.NpzFile):
-        raise ValueError(f"{_name_of(file)}: it is not in the npz format (it begins as another)")
+        raise ValueError(f"{name}: it is not in the npz format (it begins as another)")
     with entries:
-        NpzDeserializer(entries, path, strict).load(obj)
+        load(obj, Entries(NpzDeserializer(entries, path, strict), name), names, path)
 
 
 load_npz.__module__ = "rmsprop_graves"
 
 
-def _pickled_entries(file: str | BinaryIO) -> list[str]:
-    """Returns the names of entries whose dtype contains objects. Reads only their headers."""
+def _checked_names(file: str | BinaryIO, name: str) -> list[str]:
+    """Returns the names of all entries. Reads their headers, and refuses pickled objects."""
     begin = file.tell() if hasattr(file, "seek") else None  # type: ignore[union-attr]
     try:
         with zipfile.ZipFile(file) as archive:
-            return [name for name in archive.namelist() if _is_pickled(archive, name)]
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{_name_of(file)}: it is not in the npz format ({error})") from error
+            refuse_duplicates(archive)
+            pickled = [entry for entry in archive.namelist() if _is_pickled(archive, entry, name)]
+            names = archive.namelist()
+    except OSError as error:
+        if error.errno not in {None, *ERRNOS_OF_DAMAGE}:
+            raise
+        raise ValueError(f"{name}: it is not in the npz format ({error})") from error
+    except Exception as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise ValueError(f"{name}: it is not in the npz format ({error})") from error
     finally:
         if begin is not None:
             file.seek(begin)  # type: ignore[union-attr]
+    if pickled:
+        raise ValueError(
+            f"{name}: {pickled[0]} is a pickled object, which may run any code when it is loaded"
+            f"{f', and so are {len(pickled) - 1} more entries' if len(pickled) > 1 else ''}; "
+            "chainer.serializers.load_npz loads it from a source that you trust"
+        )
+    return names
 
 
-def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
-    read = numpy.lib.format
+def _is_pickled(archive: zipfile.ZipFile, entry: str, name: str) -> bool:
     try:
-        with archive.open(name) as entry:
-            if entry.read(6) != read.MAGIC_PREFIX:  # not an array, so NumPy returns its bytes
+        with archive.open(entry) as member:
+            if member.read(6) != numpy.lib.format.MAGIC_PREFIX:  # not an array, so NumPy returns its bytes
                 return False
-            entry.seek(0)
-            version = read.read_magic(entry)
-            _, _, dtype = (read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0)(entry)
-            return dtype.hasobject
+        return of_member(archive, entry).dtype.hasobject
     except Exception as error:  # a broken header can raise anything
-        raise ValueError(f"{name}: it cannot be read ({type(error).__name__}: {error})") from error
-
-
-def _name_of(file: str | BinaryIO) -> str:
-    return str(getattr(file, "name", file))
+        raise ValueError(f"{name}: {entry}: it cannot be read ({type(error).__name__}: {error})") from error

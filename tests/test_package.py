@@ -21,7 +21,7 @@ def test_the_public_names_are_the_documented_names():
     """Attribute access, dir() and a star import find each. Any other name is an AttributeError that contains it."""
     namespace = {}
     exec("from rmsprop_graves import *", namespace)
-    names = {"RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_npz"}
+    names = {"RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_hdf5", "load_npz"}
     assert names == set(rmsprop_graves.__all__) == namespace.keys() - {"__builtins__"}
     assert set(rmsprop_graves.__all__) <= set(dir(rmsprop_graves))
     with pytest.raises(AttributeError, match="module 'rmsprop_graves' has no attribute 'nothing'"):
