@@ -31,8 +31,9 @@ class Entries(Deserializer):
     """
 
     def __init__(self, source: Any, prefix: str = "", param: Any = None) -> None:
-        self.source = source.source if isinstance(source, Entries) else source
-        self.prefix = source.prefix or prefix if isinstance(source, Entries) else _place_of(source, prefix)
+        is_wrapped = isinstance(source, Entries)
+        self.source: Any = source.source if is_wrapped else source
+        self.prefix: str = source.prefix or prefix if is_wrapped else _place_of(source, prefix)
         self.param = param
         self.missing: list[str] = []
 

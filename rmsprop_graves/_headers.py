@@ -70,6 +70,7 @@ class _Headers:
 
     def __getitem__(self, key: str) -> Any:
         archive = getattr(self._container, "zip", None)
+        header: Header | None
         if isinstance(archive, zipfile.ZipFile):
             header = of_member(archive, _member_of(archive, key))
         elif isinstance(self._container, dict):
