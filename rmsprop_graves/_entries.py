@@ -188,24 +188,27 @@ def not_there(path: str) -> KeyError:
     return KeyError(f"{path}: it is not in the checkpoint")
 
 
-def load(obj: Any, entries: Entries, names: list[str], path: str) -> None:
-    """Loads an object, a link or an optimizer all or nothing, as far as shapes decide.
+def load(obj: Any, entries: Entries, file: str, names: list[str], path: str) -> None:
+    """Loads an object, and refuses a link of other shapes before anything of it is written.
 
     Args:
         obj: The object.
         entries: Its entries.
+        file: The name of the file.
         names: The names of all entries in the file.
         path: The path of the object's entries in the file.
     """
+    entries.prefix = f"{file}: {path}"
     try:
         if isinstance(obj, chainer.Link) and all(_loads_like_chainer(link) for link in obj.links()):
             obj.serialize(_Rehearsal(entries))
         entries.load(obj)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         words = _other_kind(names, path) if isinstance(obj, chainer.Link) else ""
         if not words:
             raise
-        raise KeyError(f"{error.args[0]}; {words}") from error
+        kind = KeyError if isinstance(error, KeyError) else ValueError
+        raise kind(f"{error.args[0]}; {words}") from error
 
 
 class _Rehearsal(Deserializer):
@@ -231,11 +234,10 @@ def _other_kind(names: list[str], path: str) -> str:
     """Says what a file is that does not hold a model where one is looked for; nothing if that is not known."""
     here = {name[len(path) :] for name in names if name.startswith(path)}
     here |= {name[: -len(".npy")] for name in here if name.endswith(".npy")}
-    models = sorted(
-        {name[: name.index("/", len("updater/")) + 1] for name in here if name.startswith("updater/model:")}
-    )
+    parts = [name.split("/") for name in here]
+    models = sorted({part[1] for part in parts if part[0] == "updater" and part[1:] and part[1].startswith("model:")})
     if models:
-        return f"this is a trainer's snapshot, so load its model with path={path + models[0]!r}"
+        return f"this is a trainer's snapshot, so load its model with path={f'{path}updater/{models[0]}/'!r}"
     if {"t", "epoch"} <= here:
         return "this is an optimizer's file, so load it into the optimizer, and the model from the model's own file"
     return ""

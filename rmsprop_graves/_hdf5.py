@@ -52,8 +52,9 @@ def load_hdf5(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: s
         raise ValueError(f"{name}: it is not in the hdf5 format ({error})") from error
     with opened:
         names = _checked_names(opened, name)
-        entries = Entries(HDF5Deserializer(opened, strict), name)
-        load(obj, entries[path] if path.strip("/") else entries, names, path)
+        path = path.strip("/")
+        entries = Entries(HDF5Deserializer(opened, strict))
+        load(obj, entries[path] if path else entries, name, names, f"{path}/" if path else "")
 
 
 load_hdf5.__module__ = "rmsprop_graves"

@@ -44,7 +44,7 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
     if not isinstance(entries, numpy.lib.npyio.NpzFile):
         raise ValueError(f"{name}: it is not in the npz format (it begins as another)")
     with entries:
-        load(obj, Entries(NpzDeserializer(entries, path, strict), name), names, path)
+        load(obj, Entries(NpzDeserializer(entries, path, strict)), name, names, path)
 
 
 load_npz.__module__ = "rmsprop_graves"
