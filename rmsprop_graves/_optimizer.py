@@ -172,7 +172,8 @@ class RMSpropGraves(GradientMethod):
         Raises:
             RuntimeError: The optimizer is not set up.
             KeyError: An entry is missing.
-            ValueError: An entry is invalid, for example of another shape than its parameter.
+            ValueError: An entry is damaged or invalid, for example of another shape than its parameter.
+            OSError: The operating system cannot read the file; ``errno`` says why.
         """
         self._check_set_up()
         if isinstance(serializer, Deserializer):

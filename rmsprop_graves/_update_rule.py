@@ -79,7 +79,8 @@ class RMSpropGravesRule(UpdateRule):
 
         Raises:
             KeyError: An entry is missing.
-            ValueError: An entry is invalid, for example of the wrong shape.
+            ValueError: An entry is damaged or invalid, for example of the wrong shape.
+            OSError: The operating system cannot read the file; ``errno`` says why.
         """
         if isinstance(serializer, Deserializer):
             _checkpoint.read_rule(self, serializer).write()
