@@ -69,8 +69,6 @@ OPERATION(/, "div.rn")
 CHOICE(if_negative, <, "setp.lt")
 CHOICE(if_zero, ==, "setp.eq")
 
-__device__ __forceinline__ bool is_nan(Real a) { return a.value != a.value; }
-
 __device__ __forceinline__ Real capped(Real a) {
     const C largest = %(largest)s;
     return largest < a.value ? largest : a.value < -largest ? -largest : a.value;
@@ -79,8 +77,8 @@ __device__ __forceinline__ Real capped(Real a) {
 // Infinity times zero would be NaN: a rate of zero resets an infinite state too.
 __device__ __forceinline__ Real decayed(Real a, Real rate) { return if_zero(rate, capped(a), a) * rate; }
 
-// Infinity minus infinity would be NaN: an infinite parameter stays infinite.
-__device__ __forceinline__ Real moved(Real w, Real by) { return w + (is_nan(w + by) ? capped(by) : by); }
+// Infinity minus infinity would be NaN: an infinite number stays infinite.
+__device__ __forceinline__ Real unless_nan(Real a, Real other) { return a.value == a.value ? a : other; }
 """
 
 # The step of one element, which both kernels share. `T` is the element type. All loads come first and all stores last:
@@ -96,8 +94,9 @@ STEP = """
     const Real n1 = decayed(n0, alpha) + t * x;
     const Real g1 = decayed(g0, alpha) + t;
     const Real v = n1 - capped(g1 * g1);
-    const Real delta1 = decayed(delta0, momentum) - lr * x / root(if_negative(v, 0, v) + eps);
-    const Real w1 = moved(w, delta1);
+    const Real by = lr * x / root(if_negative(v, 0, v) + eps), kept = decayed(delta0, momentum);
+    const Real delta1 = unless_nan(kept - by, kept + by);
+    const Real w1 = unless_nan(w + delta1, w - delta1);
 
     n = n1.value;
     g = g1.value;

@@ -164,9 +164,10 @@ def _decayed(number: Any, rate: Any, largest: Any) -> Any:
 
 
 @_compiled
-def _moved(number: Any, by: Any, largest: Any) -> Any:
-    # Infinity minus infinity would be NaN: an infinite parameter stays infinite.
-    return number + (_capped(by, largest) if numpy.isnan(number + by) else by)
+def _moved(number: Any, by: Any) -> Any:
+    # Infinity minus infinity would be NaN: an infinite number stays infinite.
+    moved = number + by
+    return number - by if numpy.isnan(moved) else moved
 
 
 @_compiled
@@ -184,8 +185,9 @@ def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparam
         n1 = _decayed(n0, alpha, largest) + t * x
         g1 = _decayed(g0, alpha, largest) + t
         v = n1 - _capped(g1 * g1, largest)
-        delta1 = _decayed(delta0, momentum, largest) - lr * x / numpy.sqrt((zero if v < zero else v) + eps)
-        n[i], g[i], delta[i], param[i] = n1, g1, delta1, _moved(param0, delta1, largest)
+        by = -lr * x / numpy.sqrt((zero if v < zero else v) + eps)
+        delta1 = _moved(_decayed(delta0, momentum, largest), by)
+        n[i], g[i], delta[i], param[i] = n1, g1, delta1, _moved(param0, delta1)
 
 
 @intrinsic

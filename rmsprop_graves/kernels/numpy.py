@@ -95,16 +95,18 @@ def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, del
     numpy.maximum(v, _filled(v, 0), out=v)
     v += eps
     numpy.sqrt(v, out=v)
-    numpy.multiply(lr, grad, out=t)
+    numpy.multiply(-lr, grad, out=t)
     t /= v
     _decay(delta, momentum)
-    delta -= t
+    _move(delta, t)
+    _move(param, delta)
 
-    if numpy.isfinite(param).all():
-        param += delta
-    else:
-        # An infinite parameter stays infinite; with an infinite delta of the other sign it would become NaN.
-        param += numpy.where(numpy.isinf(param), _capped(delta), delta)
+
+def _move(array: Any, by: Any) -> None:
+    if not numpy.isfinite(by).all():
+        # Infinity minus infinity would be NaN: an infinite number stays infinite.
+        by = numpy.where(numpy.isinf(array), _capped(by), by)
+    array += by
 
 
 def _decay(state: Any, rate: Any) -> None:
