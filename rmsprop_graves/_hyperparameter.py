@@ -4,50 +4,103 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from typing import Any
 
+import chainer
 from chainer.optimizer import Hyperparameter as _ChainerHyperparameter
 
 DEFAULTS = {"lr": 1e-4, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
 NAMES = tuple(DEFAULTS)
 
+# What a rate of 1 or more does.
+_AT_ONE = {
+    "alpha": "n and g are no running means, and the step is not scaled by the gradient's deviation",
+    "momentum": "delta does not decay and may grow without limit",
+}
+_PACKAGES = ("rmsprop_graves", "chainer")
+
 
 class Hyperparameter(_ChainerHyperparameter):
     """Chainer's hyperparameter set, which checks lr, alpha, momentum and eps when they are assigned.
 
-    Each must be a finite real number or a zero-dimensional array of one; alpha, momentum and eps must be >= 0. The
-    object is stored as it is given.
+    Each must be a finite real number; alpha, momentum and eps must be >= 0. A list, tuple or array with dimensions is
+    replaced by the number that it holds. Any other number is kept as the same object. A zero-dimensional array that is
+    changed in place later is checked again by the next update.
 
     Raises:
-        TypeError: The value is not a real number.
+        TypeError: The value is not one real number.
         ValueError: The value is NaN or infinite, or alpha, momentum or eps is negative.
+
+    Warns:
+        UserWarning: alpha or momentum is 1 or more.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in DEFAULTS:
-            _check(name, value)
+            value, number = _checked(name, value)
+            if name in _AT_ONE and number >= 1:
+                warnings.warn(
+                    f"{name} is {value}: with {name} >= 1 {_AT_ONE[name]}; the range is 0 <= {name} < 1",
+                    UserWarning,
+                    stacklevel=_level_of_the_caller(),
+                )
         super().__setattr__(name, value)
 
 
 def as_floats(hyperparam: _ChainerHyperparameter) -> dict[str, float]:
-    """The four values, own or inherited, as Python floats."""
+    """The four values, own or inherited, as Python floats.
+
+    Raises:
+        TypeError: A value is not one real number.
+        ValueError: An array has been changed in place to an invalid number.
+    """
     # Chainer takes ten times as long to find an inherited value as an own one.
     while type(hyperparam) is Hyperparameter and [*hyperparam.__dict__] == ["_parent"] and hyperparam._parent:
         hyperparam = hyperparam._parent
-    return {name: float(getattr(hyperparam, name)) for name in NAMES}
+    values = {name: getattr(hyperparam, name) for name in NAMES}
+    return {name: value if type(value) is float else _checked(name, value)[1] for name, value in values.items()}
 
 
-def _check(name: str, value: Any) -> None:
+def _checked(name: str, value: Any) -> tuple[Any, float]:
+    """Returns a valid value, without the list or array around it, and the value as a Python float."""
     required = f"{name} must be a finite number" + ("" if name == "lr" else " >= 0")
-    dtype = getattr(value, "dtype", None)
-    is_real_array = getattr(value, "shape", None) == () and getattr(dtype, "kind", "") in ("f", "i", "u")
+    single = _single(value)
+    shape = getattr(single, "shape", None)
+    found = f"{value!r}"
+    if isinstance(single, (list, tuple)) or (isinstance(single, chainer.get_array_types()) and shape != ()):
+        size = f"shape {shape}" if shape else f"{len(single)} elements"
+        found = (
+            f"{type(single).__name__} of {size}; a parameter has one {name} for all elements, and can have its own: "
+            f"param.update_rule.hyperparam.{name} = ..."
+        )
+    is_real_array = shape == () and getattr(getattr(single, "dtype", None), "kind", "") in ("b", "f", "i", "u")
     try:
-        if not (isinstance(value, numbers.Real) or is_real_array):
+        if not (isinstance(single, numbers.Real) or is_real_array):
             raise TypeError
-        number = float(value)
+        number = float(single)
     except TypeError:
-        raise TypeError(f"{required}, got {value!r}") from None
+        raise TypeError(f"{required}, got {found}") from None
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or (name != "lr" and number < 0):
-        raise ValueError(f"{required}, got {value!r}")
+        raise ValueError(f"{required}, got {found}")
+    return single, number
+
+
+def _single(value: Any) -> Any:
+    """The element of a list, tuple or array with dimensions that holds just one; other objects as they are."""
+    while isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, chainer.get_array_types()) and value.ndim > 0 and value.size == 1:
+        return value.item()
+    return value
+
+
+def _level_of_the_caller() -> int:
+    """For the calling function, the `stacklevel` of the first frame outside this package and Chainer."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _PACKAGES:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import chainer
@@ -39,8 +41,10 @@ def test_attributes_are_aliases_of_the_hyperparameters(name):
         ("0.1", TypeError),
         (None, TypeError),
         (1j, TypeError),
-        ([0.1], TypeError),
-        (numpy.array([0.1]), TypeError),
+        (["0.1"], TypeError),
+        (numpy.array([1j]), TypeError),
+        ((float("nan"),), ValueError),
+        (numpy.array([[numpy.inf]]), ValueError),
         (numpy.complex64(1), TypeError),
         (chainer.Variable(numpy.ones((), "f4")), TypeError),
         (SimpleNamespace(shape=(), dtype="torch.float32"), TypeError),
@@ -80,6 +84,7 @@ def test_a_negative_decay_or_eps_is_refused(name):
     RMSpropGraves(**{name: 0})
 
 
+@pytest.mark.filterwarnings("ignore:(alpha|momentum) is :UserWarning")
 @pytest.mark.parametrize(
     "values",
     [
@@ -121,3 +126,118 @@ def test_numpy_scalars_as_hyperparameters_give_the_bits_of_python_floats():
     for convert in (numpy.float64, numpy.array):
         given_as = {name: convert(value) for name, value in plain.items()}
         assert_same_bits(arrays_of(train_one(RMSpropGraves, numpy.zeros(100, "f4"), gradients, **given_as)), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u1", "?"])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)])
+def test_a_list_tuple_or_array_of_one_element_is_taken_as_its_number(dtype, shape):
+    """The bits are a plain number's, and a schedule can multiply the value."""
+    one = numpy.ones(shape, dtype)
+    number = numpy.ones((), dtype).item()
+    gradients = numpy.random.RandomState(0).standard_normal((3, 7)).astype("f4")
+    for wrapped in (one, one.tolist(), (one,), [[number]], ([(number,)],), [numpy.ones((), dtype)]):
+        given_as = {"lr": wrapped, "eps": wrapped}
+        optimizer = train_one(RMSpropGraves, numpy.zeros(7, "f4"), gradients, **given_as)
+        expected = train_one(RMSpropGraves, numpy.zeros(7, "f4"), gradients, lr=number, eps=number)
+        assert_same_bits(arrays_of(optimizer), arrays_of(expected))
+        optimizer.lr = optimizer.lr * 0.5
+        assert optimizer.lr == 0.5
+        assert RMSpropGravesRule(lr=wrapped).hyperparam.lr == 1
+    for name in ("alpha", "momentum"):
+        assert getattr(RMSpropGraves(**{name: numpy.full(shape, 0.5)}), name) == 0.5
+
+
+@pytest.mark.parametrize("name", ["lr", "alpha", "momentum", "eps"])
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (numpy.full((2, 3), 0.1), r"ndarray of shape \(2, 3\)"),
+        (numpy.empty(0), r"ndarray of shape \(0,\)"),
+        ([0.1, 0.2], "list of 2 elements"),
+        (((0.1, 0.2),), "tuple of 2 elements"),
+        ([], "list of 0 elements"),
+        ([numpy.full(2, 0.1)], r"ndarray of shape \(2,\)"),
+    ],
+    ids=repr,
+)
+def test_several_elements_are_refused_with_the_advice_to_set_a_parameters_own_value(name, value, found):
+    """The advice works: one parameter has another value than the optimizer's."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0], [1.0]))
+    with pytest.raises(
+        TypeError, match=f"^{name} must be a finite number.*, got {found}; a parameter has one {name}"
+    ) as e:
+        setattr(optimizer, name, value)
+    assert str(e.value).endswith(f"param.update_rule.hyperparam.{name} = ...")
+    for param in optimizer.target.params():
+        setattr(param.update_rule.hyperparam, name, 0.5)
+        break
+    assert sorted(getattr(param.update_rule.hyperparam, name) == 0.5 for param in optimizer.target.params()) == [0, 1]
+
+
+def test_an_array_that_is_changed_in_place_is_checked_by_the_next_update():
+    """The new number is taken; NaN is refused before the parameter moves. An array with dimensions was copied."""
+    value, copied = numpy.array(0.5), numpy.array([0.25])
+    optimizer = RMSpropGraves(lr=value, eps=copied).setup(Arrays([1.0]))
+    value[...], copied[...] = 1.0, numpy.nan
+    assert (optimizer.lr, optimizer.eps) == (1.0, 0.25)
+    optimizer.target.p0.grad = numpy.ones(1)
+    optimizer.update()
+    value[...] = numpy.nan
+    before = optimizer.target.p0.array.copy()
+    with pytest.raises(ValueError, match=r"^lr must be a finite number, got array\(nan\)"):
+        optimizer.update()
+    numpy.testing.assert_array_equal(optimizer.target.p0.array, before)
+
+
+def test_chainers_own_hyperparameter_class_may_hold_an_array():
+    """Chainer's class keeps an array of one element; the update reads its number."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    hyperparam = chainer.optimizer.Hyperparameter(optimizer.hyperparam)
+    hyperparam.lr = numpy.array([0.0])
+    optimizer.target.p0.update_rule.hyperparam = hyperparam
+    optimizer.target.p0.grad = numpy.ones(1)
+    optimizer.update()
+    assert optimizer.target.p0.array == [1.0]
+
+
+PLACES = {
+    "constructor": lambda name, value, optimizer, rule: RMSpropGraves(**{name: value}),
+    "rule's constructor": lambda name, value, optimizer, rule: RMSpropGravesRule(**{name: value}),
+    "attribute": lambda name, value, optimizer, rule: setattr(optimizer, name, value),
+    "hyperparam": lambda name, value, optimizer, rule: setattr(optimizer.hyperparam, name, value),
+    "rule": lambda name, value, optimizer, rule: setattr(rule.hyperparam, name, value),
+    "Chainer's function": lambda name, value, optimizer, rule: chainer.training.extensions.LinearShift(
+        name, (value, value), (0, 1), optimizer
+    )(SimpleNamespace(updater=SimpleNamespace(iteration=1))),
+}
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 95.0, numpy.float32(2), numpy.array(1.5), numpy.nextafter(1, 2)], ids=repr)
+@pytest.mark.parametrize("name", ["alpha", "momentum"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_decay_of_one_or_more_warns_at_the_users_line(place, name, value):
+    """The warning has the value and the range, and the value is accepted."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    expected = rf"^{name} is {value}: with {name} >= 1 .*; the range is 0 <= {name} < 1$"
+    with pytest.warns(UserWarning, match=expected.replace("+", r"\+")) as caught:
+        PLACES[place](name, value, optimizer, optimizer.target.p0.update_rule)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("value", [0, 0.999, 1 - 1e-9, numpy.nextafter(1, 0)], ids=repr)
+def test_a_decay_below_one_does_not_warn(value):
+    """Also one that float32 rounds to 1. lr and eps may be 1 or more."""
+    RMSpropGraves(lr=2, alpha=value, momentum=value, eps=2)
+
+
+def test_copies_pickles_updates_and_checkpoints_do_not_warn_again():
+    """Only setting the value warns."""
+    with pytest.warns(UserWarning, match="the range is"):
+        optimizer = RMSpropGraves(alpha=1.0, momentum=1).setup(Arrays([1.0]))
+    optimizer.target.p0.grad = numpy.ones(1)
+    for one in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        one.update()
+        saved = chainer.serializers.DictionarySerializer()
+        saved.save(one)
+        chainer.serializers.NpzDeserializer(saved.target).load(one)
+        assert (one.alpha, one.momentum) == (1, 1)

@@ -39,7 +39,7 @@ using std::sqrt;
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __builtin_assume(condition)
 #define __isGlobal(pointer) true
 static thread_local struct { unsigned x; } threadIdx, blockIdx;
