@@ -30,7 +30,7 @@ def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
     lr, alpha, one_minus_alpha, momentum, eps = map(dtype.type, (lr, alpha, 1 - alpha, momentum, eps))
     t = one_minus_alpha * grad
     if clamped:
-        # A rate of zero resets an infinite state, and an infinite parameter stays infinite.
+        # A rate of zero resets an infinite state; any other infinite number stays infinite.
         n, g, delta = (_finite_if(rate == 0, state) for rate, state in ((alpha, n), (alpha, g), (momentum, delta)))
     n = n * alpha + t * grad
     g = g * alpha + t
@@ -40,7 +40,8 @@ def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
     v = n - square
     if clamped:
         v = numpy.where(v < 0, dtype.type(0), v)
-    delta = delta * momentum - lr * grad / numpy.sqrt(v + eps)
+    delta, by = delta * momentum, lr * grad / numpy.sqrt(v + eps)
+    delta = delta - numpy.where(numpy.isinf(delta), _finite_if(clamped, by), by)
     moved = param + numpy.where(numpy.isinf(param), _finite_if(clamped, delta), delta)
     return [numpy.asarray(array, of) for array, of in zip((moved, n, g, delta), own)]
 

@@ -674,12 +674,14 @@ def live(cls, lives):
         )
 
 
+@pytest.mark.filterwarnings("ignore:(alpha|momentum) is :UserWarning")
 @pytest.mark.usefixtures("small_spans")
 def test_every_random_life_agrees_with_the_plain_model():
     """Bits and counts agree after every step, and errors change nothing."""
     live(RMSpropGraves, 400)
 
 
+@pytest.mark.filterwarnings("ignore:(alpha|momentum) is :UserWarning")
 @pytest.mark.usefixtures("small_spans")
 def test_the_plain_model_agrees_with_chainers_class():
     """Without the clamp of a negative variance, and without the operations at which Chainer's class fails."""

@@ -125,6 +125,7 @@ HOOKS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:(alpha|momentum) is :UserWarning")
 @settings(max_examples=150)
 @given(
     shape=hypothesis_numpy.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6),
