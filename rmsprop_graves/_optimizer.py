@@ -41,8 +41,11 @@ class RMSpropGraves(GradientMethod):
             gradient has not varied yet divides by zero.
 
     Raises:
-        TypeError: A value is not a real number.
+        TypeError: A value is not one real number.
         ValueError: A value is NaN or infinite, or alpha, momentum or eps is negative.
+
+    Warns:
+        UserWarning: alpha or momentum is 1 or more.
 
     Example:
         >>> model = chainer.links.Linear(3, 2)

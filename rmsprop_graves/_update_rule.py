@@ -33,8 +33,11 @@ class RMSpropGravesRule(UpdateRule):
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: A value is not a real number.
+        TypeError: A value is not one real number.
         ValueError: A value is NaN or infinite, or alpha, momentum or eps is negative.
+
+    Warns:
+        UserWarning: alpha or momentum is 1 or more.
     """
 
     # Chainer reads this: no element of the step depends on another.
