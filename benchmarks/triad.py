@@ -6,14 +6,14 @@ an update writes: it moves the same bytes as an update and computes next to noth
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Iterator
 
 import numpy
 
 from benchmarks.libraries import Contender, why_left_out
 from benchmarks.machine import cache_sizes
-from rmsprop_graves import kernels
-from rmsprop_graves.kernels.threads import run
+from rmsprop_graves.kernels import threads as division
 
 TRIAD, FLOOR = "triad", "floor"
 S = 3.0
@@ -42,16 +42,22 @@ def contenders(threads: int) -> Iterator[Contender]:
 
 
 def _divided(name, threads, function, arrays):
-    def work(begin, end):
-        function(*(array[begin:end] for array in arrays))
+    def work(spans):
+        # Threads share the iterator: each takes the next span that is left.
+        for begin, end in spans:
+            function(*(array[begin:end] for array in arrays))
+
+    def run(count, pool):
+        ends = division.spans(arrays[0].size, count).tolist()
+        spans = iter(list(zip(ends, ends[1:])))
+        others = [pool.submit(work, spans) for _ in range(count - 1)]
+        work(spans)
+        for other in others:
+            other.result()
 
     for count in sorted({1, threads}):
-        yield Contender(
-            f"{name}, {count} threads",
-            count,
-            lambda: run(work, arrays[0].size),
-            lambda count=count: kernels.set_num_threads(count),
-        )
+        pool = ThreadPoolExecutor(count)
+        yield Contender(f"{name}, {count} threads", count, lambda count=count, pool=pool: run(count, pool))
 
 
 def _compiled(function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any, Iterable, Iterator
 
 import numpy
@@ -117,10 +118,10 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
     if alone:
         refuse_misfits_of(params)
     for device, group, own_values, table, addresses, _ in launches:
-        for param in group:
-            param.update_rule.t += 1
+        rules = [param.update_rule for param in group]
+        counts = [rule.t + 1 for rule in rules]
         with device.create_context():
-            table.step(addresses, own_values)
+            table.step(addresses, own_values, map(setattr, rules, repeat("t"), counts))
     for param in alone:
         _step_alone(*batch[param.update_rule])
     return tables

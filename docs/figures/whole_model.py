@@ -1,4 +1,4 @@
-"""The step of a whole model: the contents of the plan after an update, and the spans that each thread took."""
+"""The step of a whole model: the contents of the plan after an update, and the spans that two threads share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import style
 import train_text
 from matplotlib.patches import Rectangle
 
+from rmsprop_graves.kernels import threads
+
 ARRAYS = ("param", "n", "g", "delta", "grad")
 SHADES = ("#0072B2", "#56B4E9")
 
@@ -24,31 +26,16 @@ def observe(n_characters=96, n_units=440):
 
     Returns:
         For each parameter the path, the shape and the range of its elements in the table (unless it takes Chainer's
-        path); and the spans of elements that threads took in the second update, in order.
+        path); and the spans of elements that two threads take, in order.
     """
     kernels.use_on_cpu("numba")
     model = train_text.CharacterModel(n_characters, n_units)
     optimizer = RMSpropGraves().setup(model)
     model.embed.W.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
     ids = numpy.arange(8, dtype="i").reshape(2, 4)
-    kernel, spans = kernels.on_cpu(), []
-    walk = kernel._walk
-
-    def walk_and_tell(*args):
-        spans.append(args[-2:])
-        walk(*args)
-
-    kernel._walk = walk_and_tell
-    threads = kernels.get_num_threads()
-    kernels.set_num_threads(2)
-    try:
-        for _ in range(2):
-            spans.clear()
-            model.lstm.reset_state()
-            optimizer.update(model, ids, ids)
-    finally:
-        kernel._walk = walk
-        kernels.set_num_threads(threads)
+    for _ in range(2):
+        model.lstm.reset_state()
+        optimizer.update(model, ids, ids)
 
     (table,) = optimizer._plan._tables
     place_of = {id(array): place for place, array in enumerate(table._columns[0])}
@@ -57,7 +44,8 @@ def observe(n_characters=96, n_units=440):
         place = place_of.get(id(param.array))
         bounds = None if place is None else tuple(table._bounds[place : place + 2].tolist())
         rows.append((path, param.shape, bounds))
-    return rows, sorted(spans)
+    ends = threads.spans(int(table._bounds[-1]), 2).tolist()
+    return rows, list(zip(ends, ends[1:]))
 
 
 def draw(rows, spans):

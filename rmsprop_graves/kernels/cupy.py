@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any
+from collections import deque
+from typing import Any, Iterable
 
 import numpy
 
@@ -118,7 +119,7 @@ class Table(_table.Table):
             and array.data.device_id == self._device_id
         )
 
-    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray) -> None:
+    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray, then: Iterable[object]) -> None:
         first = 0
         while first < len(set_of):
             piece = set_of[first : first + cuda.ROWS].tolist()
@@ -130,6 +131,7 @@ class Table(_table.Table):
             numbers = bytes([number_of[row] for row in piece] if len(used) > 1 else len(piece))
             self._launch(first, grads[first : first + len(piece)], sets[used], numbers)
             first += len(piece)
+        deque(then, maxlen=0)
 
     def _launch(self, first: int, grads: numpy.ndarray, sets: numpy.ndarray, set_of: bytes) -> None:
         """Steps `len(grads)` parameters, starting with number `first`."""

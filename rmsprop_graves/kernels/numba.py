@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import warnings
-from typing import Any
+from collections import deque
+from functools import partial
+from itertools import chain, starmap
+from typing import Any, Iterable
 
 import numba
 import numpy
+from llvmlite import ir
 from numba.extending import intrinsic
 
 from rmsprop_graves.kernels import numpy as numpy_kernel
@@ -53,11 +59,12 @@ def step(
         numpy_kernel.step(*arrays, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
         return
     hyperparameters = numpy.array(floats_of(lr, alpha, momentum, eps))
-    flat = param.ravel(), grad.ravel(), n.ravel(), g.ravel(), delta.ravel()
     if param.size < 2 * threads.SPAN:
-        _step_elements(*flat, hyperparameters)
-    else:
-        threads.run(lambda begin, end: _step_elements(*(a[begin:end] for a in flat), hyperparameters), param.size)
+        _step_elements(param.ravel(), grad.ravel(), n.ravel(), g.ravel(), delta.ravel(), hyperparameters)
+        return
+    addresses = numpy.array([[array.ctypes.data] for array in (param, n, g, delta, grad)])
+    one = numpy.zeros(1, numpy.intp)
+    _divide(addresses[:4], addresses[4], numpy.array([0, param.size]), hyperparameters[None], one, param.ravel()[:0])
 
 
 class Table(_table.Table):
@@ -99,11 +106,31 @@ class Table(_table.Table):
             objects.ctypes.data, len(objects), self._params.ctypes.data, self._sizes, id(numpy.ndarray), flags
         )
 
-    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray) -> None:
-        def step_span(begin: int, end: int) -> None:
-            _walk(self._addresses, grads, self._bounds, sets, set_of, self._like, begin, end)
+    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray, then: Iterable[object]) -> None:
+        _divide(self._addresses, grads, self._bounds, sets, set_of, self._like, then)
 
-        threads.run(step_span, int(self._bounds[-1]))
+
+def _divide(
+    addresses: numpy.ndarray,
+    grads: numpy.ndarray,
+    bounds: numpy.ndarray,
+    sets: numpy.ndarray,
+    set_of: numpy.ndarray,
+    like: numpy.ndarray,
+    then: Iterable[object] = (),
+) -> None:
+    """Steps all elements, on several threads if that pays, and runs through `then`.
+
+    A signal handler, such as the one that raises KeyboardInterrupt at Ctrl-C, runs before anything is written or after
+    everything is.
+    """
+    size = int(bounds[-1])
+    count = threads.count_for(size)
+    spans = threads.spans(size, count)
+    work = partial(_walk, _closed_job(), spans, addresses, grads, bounds, sets, set_of, like, *_PAUSES)
+    threads.ask_for_help(partial(work, False), count - 1)
+    # Python handles signals between bytecodes, and this is one call of C functions.
+    deque(chain(starmap(work, [(True,)]), then), maxlen=0)
 
 
 def _objects(arrays: list[Any]) -> numpy.ndarray:
@@ -211,6 +238,29 @@ _WRITABLE = _READABLE | 0x400
 
 
 @intrinsic
+def _add(context: Any, address: Any, number: Any) -> Any:
+    """Adds to the machine word at an address, atomically, and returns its previous value."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = context.get_value_type(numba.types.CPointer(numba.types.intp))
+        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], pointer), arguments[1], "seq_cst")
+
+    return numba.types.intp(address, numba.types.intp), generate
+
+
+@intrinsic
+def _call(context: Any, address: Any) -> Any:
+    """Calls the C function at an address. Its argument is 1; a function without parameters ignores it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        int_type = context.get_value_type(numba.types.intc)
+        function = ir.FunctionType(int_type, [int_type])
+        return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), [int_type(1)])
+
+    return numba.types.intc(address), generate
+
+
+@intrinsic
 def _word(context: Any, address: Any) -> Any:
     """The machine word at an address."""
     return numba.types.intp(address), _load
@@ -256,7 +306,9 @@ def _look(objects: Any, count: Any, params: Any, sizes: Any, array_type: Any, fl
 
 
 @_compiled
-def _walk(addresses: Any, grads: Any, bounds: Any, sets: Any, set_of: Any, like: Any, begin: Any, end: Any) -> None:
+def _walk_span(
+    addresses: Any, grads: Any, bounds: Any, sets: Any, set_of: Any, like: Any, begin: Any, end: Any
+) -> None:
     """Steps the elements from `begin` to `end`, numbered as if all parameters lay end to end."""
     row = numpy.searchsorted(bounds, begin, side="right") - 1
     while begin < end:
@@ -274,6 +326,78 @@ def _walk(addresses: Any, grads: Any, bounds: Any, sets: Any, set_of: Any, like:
         row += 1
 
 
+# A job: two words in different cache lines, changed atomically. The first is the number of the next span that a thread
+# may take, or -1 while the job is closed; the second is the number of spans that are finished.
+_NEXT, _FINISHED = 0, 16
+# How often a thread gives up its turn before it loses patience: about a millisecond.
+_PATIENCE = 1000
+
+
+def _closed_job() -> numpy.ndarray:
+    job = numpy.zeros(32, numpy.intp)
+    job[_NEXT] = -1
+    return job
+
+
+def _addresses_of_pauses() -> tuple[int, int]:
+    """The addresses of two functions of the operating system: let other threads run; sleep for the shortest time.
+
+    They are arguments of the compiled code, because its cache serves other processes.
+    """
+    if os.name == "nt":
+        library, names = ctypes.CDLL("kernel32"), ("SwitchToThread", "Sleep")
+    else:
+        library, names = ctypes.CDLL(None), ("sched_yield", "usleep")
+    give_way, sleep = (ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names)
+    return give_way, sleep
+
+
+_PAUSES = _addresses_of_pauses()
+
+
+@_compiled
+def _walk(
+    job: Any,
+    spans: Any,
+    addresses: Any,
+    grads: Any,
+    bounds: Any,
+    sets: Any,
+    set_of: Any,
+    like: Any,
+    give_way: Any,
+    sleep: Any,
+    is_caller: Any,
+) -> None:
+    """Steps spans until none is left. The caller of the step opens the job, and waits until all are finished.
+
+    A helper always finishes the span that it has taken, because nothing in here waits for Python. So the caller's wait
+    ends. A helper does not wait long for a job to open: an interrupt may have ended its caller before.
+    """
+    count = len(spans) - 1
+    next_span, finished = job[_NEXT:].ctypes.data, job[_FINISHED:].ctypes.data
+    if is_caller:
+        _add(next_span, 1)
+    else:
+        tries = 0
+        while _add(next_span, 0) < 0:
+            if tries == _PATIENCE:
+                return
+            tries += 1
+            _call(give_way)
+    span = _add(next_span, 1)
+    while span < count:
+        _walk_span(addresses, grads, bounds, sets, set_of, like, spans[span], spans[span + 1])
+        _add(finished, 1)
+        span = _add(next_span, 1)
+    if is_caller:
+        tries = 0
+        while _add(finished, 0) < count:
+            # A thread of a higher priority that only gave way could keep a helper from its core for ever.
+            _call(give_way if tries < _PATIENCE else sleep)
+            tries += 1
+
+
 def _prove() -> None:
     """Compiles and checks the code at import, so that no update fails halfway."""
     for dtype in _DTYPES:
@@ -288,7 +412,7 @@ def _prove() -> None:
         proof = Table(*(column[:1] for column in columns))
         addresses = proof.locate(grads[:1])
         assert addresses is not None
-        proof._step(addresses, numpy.ones((1, len(NAMES))), numpy.zeros(1, numpy.intp))
+        proof._step(addresses, numpy.ones((1, len(NAMES))), numpy.zeros(1, numpy.intp), ())
 
 
 _prove()

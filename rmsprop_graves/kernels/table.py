@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from itertools import repeat
-from typing import Any, Tuple
+from typing import Any, Iterable, Tuple
 
 import numpy
 
@@ -69,14 +69,16 @@ class Table:
             return None
         return addresses
 
-    def step(self, grads: numpy.ndarray, hyperparameters: list[Hyperparameters]) -> None:
+    def step(self, grads: numpy.ndarray, hyperparameters: list[Hyperparameters], then: Iterable[object] = ()) -> None:
         """Steps all parameters.
 
         Args:
             grads: The addresses that :meth:`locate` returned.
             hyperparameters: lr, alpha, momentum and eps of each parameter.
+            then: An iterator that is run through after the step. If it is implemented in C, an interrupt comes on a
+                CPU before the step or after the iterator's end.
         """
-        self._step(grads, *_numbered(hyperparameters))
+        self._step(grads, *_numbered(hyperparameters), then)
 
     def writes_to(self, other: Table, grads: numpy.ndarray) -> bool:
         """Whether a step writes memory of another table's arrays, or of the gradients that it has located."""
@@ -106,8 +108,8 @@ class Table:
         """Whether the same array objects still have the same addresses, shapes and flags."""
         raise NotImplementedError
 
-    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray) -> None:
-        """Steps all parameters. Parameter k has the hyperparameters ``sets[set_of[k]]``."""
+    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray, then: Iterable[object]) -> None:
+        """Steps all parameters, then runs through ``then``. Parameter k has the values ``sets[set_of[k]]``."""
         raise NotImplementedError
 
 

@@ -1,13 +1,18 @@
-"""The thread pool that divides a step on a CPU."""
+"""The threads that help with a step on a CPU, and the spans into which they divide it."""
 
 from __future__ import annotations
 
 import operator
 import os
 import warnings
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Callable, Iterator
+from _thread import start_new_thread
+from contextlib import suppress
+from functools import lru_cache
+from itertools import repeat
+from queue import SimpleQueue
+from typing import Any, Callable
+
+import numpy
 
 # Elements for which one more thread pays: it starts 15 microseconds late, and in that time another thread steps 50,000
 # float32 elements that are in the cache.
@@ -16,8 +21,7 @@ SPAN = 1 << 18
 _VARIABLE = "OMP_NUM_THREADS"
 
 _num_threads: int | None = None
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
+_pool: _Pool | None = None
 
 
 def get_num_threads() -> int:
@@ -51,87 +55,104 @@ def set_num_threads(count: int) -> None:
     _num_threads = number
 
 
-def run(work: Callable[[int, int], None], size: int) -> None:
-    """Calls ``work(begin, end)`` for spans that cover ``range(size)`` once, on several threads if that pays.
+def count_for(size: int) -> int:
+    """Returns the number of threads that pay for a number of elements, including the caller; at least 1."""
+    return max(1, min(get_num_threads(), size // SPAN))
 
-    Returns, or raises the error of a call, only after every call has ended.
+
+def spans(size: int, count: int) -> numpy.ndarray:
+    """Divides ``range(size)`` into spans for a number of threads. Returns 0 and the end of each span.
+
+    The first spans are large, to keep their number small; the later ones are smaller. So all threads end at about the
+    same time, even if one starts late or shares its core with another process.
     """
-    count = min(get_num_threads(), size // SPAN)
-    if count < 2:
-        work(0, size)
+    return _spans(size, count, max(SPAN // 4, 1))
+
+
+@lru_cache(maxsize=64)
+def _spans(size: int, count: int, least: int) -> numpy.ndarray:
+    ends = [0]
+    while ends[-1] < size:
+        left = size - ends[-1]
+        ends.append(ends[-1] + (left if count == 1 else min(max(left // (2 * count), least), left)))
+    return numpy.array(ends, numpy.intp)
+
+
+def ask_for_help(work: Callable[[], object], count: int) -> None:
+    """Asks helper threads to call ``work``, ``count`` times in all, and returns at once.
+
+    A call may come late or never: no thread can start while the interpreter exits, when the process has reached its
+    limit of threads, or when memory is short. Exceptions of ``work`` are ignored.
+
+    Args:
+        work: It must always end, without any action of the thread that asks.
+        count: How many threads can help; if 0, nothing happens.
+    """
+    global _pool
+    if not count:
         return
-    spans = deque(_spans(size, count))
-
-    def work_until_done() -> None:
-        while True:
-            try:
-                span = spans.popleft()
-            except IndexError:
-                return
-            work(*span)
-
-    futures: list[Future[None]] = []
-    pool = _pool_of(count - 1)
-    try:
-        for _ in range(count - 1):
-            futures.append(pool.submit(work_until_done))
-    except RuntimeError:
-        # No thread can start while the interpreter exits, or when the process has reached its limit of threads.
-        # Threads that did start share the work. The last submitted call is in the queue but has no future: shutting
-        # the pool down waits for it, because a thread of another model's update may run it.
-        _forget_pool()
-        _finish(work_until_done, pool.shutdown)
-    else:
-        _finish(work_until_done, lambda: wait([future for future in futures if not future.cancel()]))
-    for future in futures:
-        if not future.cancelled():
-            future.result()
-
-
-def _spans(size: int, count: int) -> Iterator[tuple[int, int]]:
-    """Yields spans for a number of threads: first large ones, to keep their number small, then smaller ones.
-
-    So all threads end at about the same time, even if one starts late or shares its core with another process.
-    """
-    begin = 0
-    while begin < size:
-        end = min(begin + max((size - begin) // (2 * count), SPAN // 4, 1), size)
-        yield begin, end
-        begin = end
-
-
-def _finish(work: Callable[[], None], wait_for_others: Callable[[], object]) -> None:
-    """Works and waits for the other threads, even if Ctrl-C is pressed repeatedly; then raises the first error."""
-    raised = None
-    for task in (work, wait_for_others):
-        while True:
-            try:
-                task()
-                break
-            except BaseException as error:
-                raised = raised or error
-                if task is work:
-                    break
-    if raised is not None:
-        raise raised
-
-
-def _pool_of(size: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
     pool = _pool
-    # Two threads here at once make two pools. The one that is not kept ends when its work is done.
-    if pool is None or _pool_size < size:
-        pool = ThreadPoolExecutor(size, thread_name_prefix="rmsprop_graves")
-        _pool, _pool_size = pool, size
-    return pool
+    if pool is None:
+        # Two threads here at once make two pools. The threads of the one that is not kept wait for ever, idle.
+        pool = _pool = _Pool()
+    try:
+        pool.grow(count)
+        for _ in range(count):
+            pool.works.put(work)
+    except (RuntimeError, MemoryError):
+        pass
+
+
+class _Pool:
+    """Helper threads and their queue.
+
+    No lock of this class can stay locked when Ctrl-C interrupts its code, as the locks of `concurrent.futures` and
+    `threading` can: each operation on a queue is a single call of a C function.
+    """
+
+    def __init__(self) -> None:
+        self.works: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        self._started: list[int] = []
+
+    def grow(self, size: int) -> None:
+        missing = size - len(self._started)
+        if missing > 0:
+            # One call of C functions: each thread that starts is counted. `Thread.start` waits in Python code.
+            arguments = self.works, self._ended
+            self._started.extend(map(start_new_thread, repeat(_help, missing), repeat(arguments, missing)))
+
+    def end(self) -> None:
+        """Ends the threads; returns after each has finished its work."""
+        self.works.put(None)
+        try:
+            while True:
+                # Another thread may fork at the same time, and each end can be waited for only once.
+                self._started.pop()
+                self._ended.get()
+        except IndexError:
+            pass
+
+
+def _help(works: SimpleQueue[Any], ended: SimpleQueue[None]) -> None:
+    try:
+        for work in iter(works.get, None):
+            # The thread that asked for help does what is left.
+            with suppress(BaseException):
+                work()
+            # The work may hold large arrays.
+            del work
+        works.put(None)  # for the next thread
+    finally:
+        ended.put(None)
 
 
 def _end_pool() -> None:
-    """Ends the threads before a fork, which would copy their locks and queue but not the threads."""
+    """Ends the threads before a fork, which would copy the queues but not the threads."""
     pool = _pool
     _forget_pool()
     if pool is not None:
-        pool.shutdown()
+        pool.end()
 
 
 def _forget_pool() -> None:

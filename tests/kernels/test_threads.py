@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
+import numpy
 import pytest
 from interpreter import run_python
 
 from rmsprop_graves import kernels
+from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import threads
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -27,12 +33,6 @@ def _number_of_threads():
     before = kernels.get_num_threads()
     yield
     kernels.set_num_threads(before)
-
-
-@pytest.fixture
-def _small_spans(monkeypatch):
-    monkeypatch.setattr(threads, "SPAN", 64)
-    kernels.set_num_threads(4)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("1", 1), ("1,4", 1), (" 1 ", 1), ("1000000", CORES), ("", CORES)])
@@ -74,158 +74,161 @@ def test_an_invalid_number_is_refused(count):
     assert kernels.get_num_threads() == before
 
 
-def assert_cover(spans, size):
-    """Assert that every number of ``range(size)`` lies in exactly one span."""
-    assert sorted(number for span in spans for number in range(*span)) == list(range(size))
-
-
-@pytest.mark.usefixtures("_small_spans")
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 127, 128, 129, 1000])
-def test_spans_cover_everything_once(count, size):
+def test_spans_cover_everything_once(monkeypatch, count, size):
     """The spans have no gaps and no overlaps, for any size and number of threads."""
-    kernels.set_num_threads(count)
-    spans = []
-    threads.run(lambda begin, end: spans.append((begin, end)), size)
-    assert_cover(spans, size)
+    monkeypatch.setattr(threads, "SPAN", 64)
+    spans = threads.spans(size, count).tolist()
+    assert spans[0] == 0
+    assert spans[-1] == size
+    assert spans == sorted(set(spans))
 
 
-@pytest.mark.usefixtures("_small_spans")
-def test_a_slow_thread_does_not_delay_the_others():
-    """While one thread works on its first span, the other does more than half of the work."""
-    kernels.set_num_threads(2)
-    caller = threading.current_thread()
-    others_began, is_enough = threading.Event(), threading.Event()
-    stepped = []
-
-    def work(begin, end):
-        if threading.current_thread() is caller:
-            assert others_began.wait(60)
-            stepped.append(end - begin)
-            if sum(stepped) >= 5000:
-                is_enough.set()
-        else:
-            others_began.set()
-            is_enough.wait(10)
-
-    threads.run(work, 8000)
-    assert is_enough.is_set()
+def arrays_of(size):
+    """Return a parameter, gradient, n, g and delta."""
+    return [numpy.random.RandomState(seed).rand(size).astype("f") for seed in range(5)]
 
 
-@pytest.mark.usefixtures("_small_spans")
-def test_the_work_is_done_by_several_threads():
-    """In its first span each thread waits for the three others, which a single thread could not do."""
-    barrier = threading.Barrier(4, timeout=60)
-    names = set()
-
-    def work(begin, end):
-        name = threading.current_thread().name
-        if name not in names:
-            names.add(name)
-            barrier.wait()
-
-    threads.run(work, 4 * 64)
-    assert len(names) == 4
+def step(arrays, kernel):
+    kernel.step(*arrays, lr=0.01, alpha=0.9, momentum=0.9, eps=1e-4)
 
 
-@pytest.mark.usefixtures("_small_spans")
-def test_an_exception_is_raised_after_every_thread_has_finished():
-    """After Ctrl-C in the calling thread, no other thread still writes to the arrays."""
-    others_began, under_way = threading.Event(), []
+@pytest.fixture
+def compiled(monkeypatch):
+    """Return the Numba kernel, with four threads and small spans."""
+    pytest.importorskip("numba")
+    from rmsprop_graves.kernels import numba
 
-    def work(begin, end):
-        if threading.current_thread() is caller:
-            assert others_began.wait(60)
-            raise KeyboardInterrupt
-        under_way.append(begin)
-        others_began.set()
-        # Long enough for a caller that does not wait to return.
-        threading.Event().wait(0.1)
-        under_way.remove(begin)
+    monkeypatch.setattr(threads, "SPAN", 64)
+    kernels.set_num_threads(4)
+    return numba
 
-    caller = threading.current_thread()
-    kernels.set_num_threads(2)
+
+def assert_steps(compiled, size=5000):
+    """Assert that a step has the bits of the NumPy kernel, whose step is not divided."""
+    arrays, expected = arrays_of(size), arrays_of(size)
+    step(arrays, compiled)
+    step(expected, numpy_kernel)
+    assert [array.tobytes() for array in arrays] == [array.tobytes() for array in expected]
+
+
+def test_the_work_is_done_by_several_threads(compiled, monkeypatch):
+    """In one of many steps another thread uses processor time too, whatever else the machine does."""
+    arrays = arrays_of(1 << 20)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        of_all, own = time.process_time(), time.thread_time()
+        step(arrays, compiled)
+        own, of_all = time.thread_time() - own, time.process_time() - of_all
+        if of_all > 1.3 * own:
+            return
+    pytest.fail("the calling thread did all the work")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+@pytest.mark.parametrize("started", [0, 1, 2])
+def test_a_step_is_whole_if_a_thread_cannot_start(compiled, monkeypatch, error, started):
+    """A process may have reached its limit of threads or memory. Threads that did start share the work."""
+
+    def start(*args):
+        starts.append(args)
+        if len(starts) > started:
+            raise error
+        return original(*args)
+
+    starts, original = [], threads.start_new_thread
+    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(threads, "start_new_thread", start)
+    for _ in range(3):
+        assert_steps(compiled)
+    assert len(starts) > started
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), MemoryError()])
+@pytest.mark.parametrize("put", [0, 1, 2])
+def test_a_step_is_whole_if_the_queue_has_no_room(compiled, monkeypatch, error, put):
+    """Threads that were asked before share the work."""
+
+    class Queue(threads.SimpleQueue):
+        def put(self, item):
+            puts.append(item)
+            if len(puts) > put:
+                raise error
+            super().put(item)
+
+    puts = []
+    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(threads, "SimpleQueue", Queue)
+    for _ in range(3):
+        assert_steps(compiled)
+    assert len(puts) > put
+
+
+def test_an_interrupt_while_a_thread_starts_leaves_the_arrays_as_they_were(compiled, monkeypatch):
+    """The threads that have the work already do not begin it."""
+
+    def start(*args):
+        original(*args)
+        raise KeyboardInterrupt
+
+    original = threads.start_new_thread
+    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(threads, "start_new_thread", start)
+    arrays, before = arrays_of(5000), arrays_of(5000)
     with pytest.raises(KeyboardInterrupt):
-        threads.run(work, 128)
-    assert under_way == []
+        step(arrays, compiled)
+    time.sleep(0.05)
+    assert all(map(numpy.array_equal, arrays, before))
+    monkeypatch.undo()
+    assert_steps(compiled)
 
 
-@pytest.mark.usefixtures("_small_spans")
-def test_ctrl_c_while_waiting_is_raised_after_every_thread_has_finished(monkeypatch):
-    """This holds however often it is pressed."""
-    others_began, presses, ended = threading.Event(), [], []
-
-    def work(begin, end):
-        if threading.current_thread() is caller:
-            assert others_began.wait(60)
-        else:
-            others_began.set()
-            while len(presses) < 3:
-                threading.Event().wait(0.01)
-            ended.append(begin)
-
-    def wait(futures):
-        if len(presses) < 3:
-            presses.append("Ctrl-C")
-            raise KeyboardInterrupt
-        return original(futures)
-
-    original = threads.wait
-    monkeypatch.setattr(threads, "wait", wait)
-    caller = threading.current_thread()
-    kernels.set_num_threads(2)
-    with pytest.raises(KeyboardInterrupt):
-        threads.run(work, 128)
-    assert len(ended) == 1
+def interrupt(*arguments, limit=300):
+    """Run tests/kernels/interrupts.py, which must end in time and without a message; return the numbers it prints."""
+    pytest.importorskip("numba")
+    command = [sys.executable, "-W", "ignore", Path(__file__).with_name("interrupts.py"), *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=limit, cwd=tempfile.gettempdir()
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return list(map(int, done.stdout.split()))
 
 
-@pytest.mark.usefixtures("_small_spans")
-def test_work_that_is_queued_when_no_thread_can_start_is_waited_for(monkeypatch):
-    """A thread of another model's update may run it, and must not write after this update has returned."""
-    began, ended = [], []
-
-    def work(begin, end):
-        began.append((begin, end))
-        threading.Event().wait(0.05)
-        ended.append((begin, end))
-
-    original = threads.ThreadPoolExecutor.submit
-
-    def submit(self, function):
-        original(self, function)
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threads.ThreadPoolExecutor, "submit", submit)
-    threads.run(work, 256)
-    assert sorted(began) == sorted(ended)
-    assert_cover(ended, 256)
+needs_signals = pytest.mark.skipif(os.name != "posix", reason="this system cannot send SIGINT to a process")
 
 
-@pytest.mark.usefixtures("_small_spans")
-def test_an_exception_of_another_thread_is_raised_in_the_calling_one():
-    """NumPy raises floating point errors in the thread that computes, if the program asks for them."""
-    others_began = threading.Event()
-
-    def work(begin, end):
-        if threading.current_thread() is caller:
-            assert others_began.wait(60)
-        else:
-            others_began.set()
-            raise FloatingPointError("overflow")
-
-    caller = threading.current_thread()
-    with pytest.raises(FloatingPointError, match="overflow"):
-        threads.run(work, 256)
+def assert_whole_at_events(call, error, stride):
+    places, untouched, whole = interrupt("at_events", call, error, 4, stride)
+    assert places > 300
+    assert untouched + whole >= places // stride
+    assert min(untouched, whole) > 1
 
 
-@pytest.mark.usefixtures("_small_spans")
-def test_the_calling_thread_does_all_the_work_if_no_thread_can_start(monkeypatch):
-    """A process may have reached its limit of threads."""
+@pytest.mark.parametrize(("call", "stride"), [("step", 3), ("update", 17)])
+def test_an_interrupt_at_a_bytecode_leaves_a_launch_whole_or_untouched(call, stride):
+    """Nothing is written after the error, t belongs to the step, and the next update works."""
+    assert_whole_at_events(call, "KeyboardInterrupt", stride)
 
-    def submit(self, function):
-        raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads.ThreadPoolExecutor, "submit", submit)
-    done = []
-    threads.run(lambda begin, end: done.append((begin, end)), 200)
-    assert_cover(done, 200)
+@pytest.mark.long
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "MemoryError"])
+@pytest.mark.parametrize("call", ["step", "update"])
+def test_an_error_at_every_bytecode_leaves_a_launch_whole_or_untouched(call, error):
+    """The same at each call, return and bytecode, and with another error."""
+    assert_whole_at_events(call, error, 1)
+
+
+@needs_signals
+@pytest.mark.parametrize("count", [2, 8])
+def test_ctrl_c_at_any_time_leaves_a_model_whole(count):
+    """No interrupt of 300 leaves the model torn or the process hung, with as many threads as cores or more."""
+    assert interrupt("at_random", count, 300)[0] == 300
+
+
+@pytest.mark.long
+@needs_signals
+@pytest.mark.parametrize("count", [2, 8])
+def test_ctrl_c_leaves_a_model_whole_very_often(count):
+    """20,000 interrupts, each at a random time."""
+    assert interrupt("at_random", count, 20000, limit=1200)[0] == 20000
