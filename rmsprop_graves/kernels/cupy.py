@@ -11,6 +11,7 @@ import numpy
 
 from rmsprop_graves.kernels import cuda
 from rmsprop_graves.kernels import table as _table
+from rmsprop_graves.kernels.arrays import are_contiguous, refuse_unfit
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # The oldest major version that passes a structure to a kernel by value.
@@ -39,12 +40,16 @@ def step(
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: ``param`` has another dtype.
+        TypeError: ``param`` has another dtype, or a state is not of a real floating dtype.
+        ValueError: ``param`` or a state has elements that share memory, or an array has another shape.
         ImportError: CuPy is missing or too old.
     """
     types = cuda.TYPES.get(param.dtype.char)
     if types is None:
         raise TypeError(f"param must be of {', '.join(cuda.DTYPES)}, got {param.dtype}")
+    # CuPy itself refuses other shapes before it launches a kernel.
+    if not (param.dtype == n.dtype == g.dtype == delta.dtype and are_contiguous((param, n, g, delta))):
+        refuse_unfit(param, n=n, g=g, delta=delta)
     _kernel(types[1])(grad, *floats_of(lr, alpha, momentum, eps), param, n, g, delta)
 
 
@@ -92,28 +97,32 @@ class Table(_table.Table):
 
     def _locate_grads(self, grads: list[Any]) -> numpy.ndarray | None:
         dtype, device_id = self._dtype, self._device_id
-        addresses = []
-        for place, (shape, grad) in enumerate(zip(self._shapes, grads)):
-            data = grad.data
-            own = grad.dtype
-            if grad.shape != shape or (own is not dtype and own != dtype) or data.device_id != device_id:
-                return None
-            if not _is_contiguous(grad):
-                if self._reads_what_is_written(grad, data.ptr):
+        if [grad.shape for grad in grads] != self._shapes:
+            return None
+        if [grad.dtype for grad in grads].count(dtype) < len(grads):
+            return None
+        datas = [grad.data for grad in grads]
+        if [data.device_id for data in datas].count(device_id) < len(grads):
+            return None
+        for place, grad in enumerate([] if are_contiguous(grads) else grads):
+            if not are_contiguous([grad]):
+                if self._reads_what_is_written(grad, datas[place].ptr):
                     return None
-                grads[place] = grad = grad.copy()
-                data = grad.data
-            addresses.append(data.ptr)
-        return numpy.array(addresses, numpy.intp)
+                grads[place] = grad.copy()
+                datas[place] = grads[place].data
+        return numpy.array([data.ptr for data in datas], numpy.intp)
 
     def _is_as_it_was(self) -> bool:
         # On another stream a launch could run before the addresses are copied, or after their memory is reused.
-        return self._stream == _stream() and self._shapes == [param.shape for param in self._columns[0]]
+        # Of a CuPy array only the shape can change in place.
+        return self._stream == _stream() and all(
+            [array.shape for array in column] == self._shapes for column in self._columns
+        )
 
     def _fits(self, shape: tuple[int, ...], array: Any) -> bool:
         return (
             type(array) is type(self._columns[0][0])
-            and _is_contiguous(array)
+            and are_contiguous([array])
             and array.shape == shape
             and array.dtype == self._dtype
             and array.data.device_id == self._device_id
@@ -150,14 +159,6 @@ class Table(_table.Table):
                 fields["hyperparameters"][: len(sets)] = sets
             fields["set"][: len(grads)] = numpy.frombuffer(set_of, numpy.uint8)
         self._kernel((end - begin,), (cuda.THREADS,), (self._argument,))
-
-
-def _is_contiguous(array: Any) -> bool:
-    try:
-        # The public `flags` takes ten times as long.
-        return array._c_contiguous  # type: ignore[no-any-return]
-    except AttributeError:
-        return array.flags.c_contiguous  # type: ignore[no-any-return]
 
 
 def _addresses(arrays: list[Any]) -> numpy.ndarray:

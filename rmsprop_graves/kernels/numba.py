@@ -51,7 +51,9 @@ def step(
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` is not a real floating dtype.
+        TypeError: The dtype of ``param`` or a state is not a real floating dtype; nothing is written.
+        ValueError: ``param`` or a state is read-only, has elements that share memory, or a state has another shape;
+            nothing is written.
     """
     arrays = (param, grad, n, g, delta)
     # The NumPy kernel copies a gradient that shares memory with a written array, if necessary.

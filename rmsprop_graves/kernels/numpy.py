@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from rmsprop_graves.kernels.arrays import refuse_unfit
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # Elements of a block: five arrays and two temporaries of this length fit into a core's second-level cache, and the
@@ -48,13 +49,25 @@ def step(
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` is not a real floating dtype.
+        TypeError: The dtype of ``param`` or a state is not a real floating dtype; nothing is written.
+        ValueError: ``param`` or a state is read-only, has elements that share memory, or a state has another shape;
+            nothing is written.
     """
-    dtype = param.dtype
-    if dtype.kind != "f":
-        raise TypeError(f"param must be of a real floating dtype, got {dtype}")
     # A subclass may redefine operators: `*` of numpy.matrix is the matrix product.
     param, grad, n, g, delta = map(numpy.asarray, (param, grad, n, g, delta))
+    dtype, shape = param.dtype, param.shape
+    is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
+    if not (
+        is_uniform
+        and dtype.kind == "f"
+        and shape == n.shape == g.shape == delta.shape
+        # Contiguous and writable, as nearly all arrays are.
+        and param.flags.carray
+        and n.flags.carray
+        and g.flags.carray
+        and delta.flags.carray
+    ):
+        refuse_unfit(param, n=n, g=g, delta=delta)
     if param.ndim == 0:
         # NumPy returns scalars for zero-dimensional arrays, and scalars cannot be written in place.
         param, grad, n, g, delta = (array.reshape(1) for array in (param, grad, n, g, delta))
@@ -62,7 +75,6 @@ def step(
     computed = numpy.dtype(numpy.float32) if is_half else dtype.newbyteorder("=")
     # With NumPy scalars, NumPy 2 would compute in their dtype.
     hyperparameters = floats_of(lr, alpha, momentum, eps)
-    is_uniform = dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
     if param.size <= BLOCK and is_uniform and not is_half and not may_overlap(grad, param, n, g, delta):
         _step_block(hyperparameters, param, grad, n, g, delta)
         return

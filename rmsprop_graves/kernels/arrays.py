@@ -1,0 +1,65 @@
+"""Why a step cannot write an array in place."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable
+
+import numpy
+
+
+def are_contiguous(arrays: Iterable[Any]) -> bool:
+    """Whether all arrays, usually CuPy's, are in C order."""
+    try:
+        # CuPy's public `flags` takes ten times as long, and a generator longer than a list.
+        return all([array._c_contiguous for array in arrays])  # noqa: C419
+    except AttributeError:
+        return all(array.flags.c_contiguous for array in arrays)
+
+
+def fault_of(array: Any) -> str | None:
+    """Why an array of NumPy or CuPy cannot be written in place, as "is read-only" for example; None if it can be."""
+    flags = array.flags
+    # A view of itself, such as a broadcast one, holds several elements in the same memory.
+    if not flags.forc and _overlaps_itself(array):
+        return "has elements that share memory, as in a broadcast view"
+    # CuPy's arrays have no such flag.
+    return None if getattr(flags, "writeable", True) else "is read-only"
+
+
+def refuse_unfit(param: Any, **others: Any) -> None:
+    """Raises an error that names the array if a step cannot write it.
+
+    Args:
+        param: The parameter.
+        **others: The states, by name.
+
+    Raises:
+        TypeError: A dtype is not a real floating dtype.
+        ValueError: An array is read-only, or overlaps itself, or a state has another shape than the parameter.
+    """
+    for name, array in {"param": param, **others}.items():
+        if array.dtype.kind != "f":
+            raise TypeError(f"{name} must be of a real floating dtype, got {array.dtype}")
+        if array.shape != param.shape:
+            raise ValueError(f"{name} must be of shape {param.shape}, got {array.shape}")
+        fault = fault_of(array)
+        if fault:
+            raise ValueError(f"{name} must be writable, but it {fault}")
+
+
+def _overlaps_itself(array: Any) -> bool:
+    if array.size == 0:
+        return False
+    itemsize = array.dtype.itemsize
+    axes = sorted((abs(stride), length) for length, stride in zip(array.shape, array.strides) if length > 1)
+    reach, is_nested = itemsize, True
+    for stride, length in axes:
+        is_nested &= stride >= reach
+        reach += stride * (length - 1)
+    if is_nested or reach < array.size * itemsize:
+        return not is_nested
+    # The axes interlock, which is rare, so look at every element.
+    offsets = numpy.zeros(1, numpy.intp)
+    for stride, length in axes:
+        offsets = numpy.add.outer(offsets, stride * numpy.arange(length)).ravel()
+    return bool((numpy.diff(numpy.sort(offsets)) < itemsize).any())
