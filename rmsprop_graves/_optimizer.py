@@ -11,8 +11,8 @@ from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter
-from rmsprop_graves._plan import Plan, refuse_misfits_of
-from rmsprop_graves._update_rule import RMSpropGravesRule
+from rmsprop_graves._plan import Plan
+from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits_of
 
 
 class RMSpropGraves(GradientMethod):
@@ -116,8 +116,10 @@ class RMSpropGraves(GradientMethod):
 
         Raises:
             RuntimeError: The optimizer is not set up.
-            ValueError: A gradient or a state has another shape than its parameter; no parameter has been stepped.
-            TypeError: A gradient is not an array of real numbers; no parameter has been stepped.
+            ValueError: A gradient or a state has another shape than its parameter, a state is missing, or a parameter
+                or state is read-only or has elements that share memory; no parameter has been stepped.
+            TypeError: A gradient is not an array of real numbers, a parameter does not hold real floating-point
+                numbers, or a state has another dtype than its parameter; no parameter has been stepped.
         """
         self._check_set_up()
         if lossfun is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterator
 
 import numpy
 from chainer import Parameter
@@ -12,7 +12,7 @@ from chainer.backends import cuda
 
 from rmsprop_graves import kernels
 from rmsprop_graves._hyperparameter import NAMES, Hyperparameter, as_floats
-from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits
+from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits_of
 
 _NAMES = frozenset(NAMES)
 
@@ -43,8 +43,9 @@ class Plan:
             Whether all parameters were plain: then no code of a user has run.
 
         Raises:
-            ValueError: A gradient or a state has another shape than its parameter; no parameter has moved.
-            TypeError: A gradient does not hold real numbers; no parameter has moved.
+            ValueError: A gradient or a state has another shape than its parameter, a state is missing, or a parameter
+                or state cannot be written in place; no parameter has moved.
+            TypeError: An array has the wrong dtype or is none; no parameter has moved.
         """
         old_tables, self._tables = iter(self._tables), []
         # The plain parameters that wait, by their rules: (parameter, hyperparameters, what `_plain` returned).
@@ -142,23 +143,6 @@ def _step_alone(param: Any, values: tuple[float, ...], plain: tuple[Any, ...]) -
     else:
         # A state may lie on another device, where Chainer finds it.
         param.update()
-
-
-def refuse_misfits_of(params: Iterable[Any]) -> None:
-    """Runs `refuse_misfits` on every initialized parameter with an enabled rule of this package."""
-    for param in params:
-        rule = param.update_rule
-        if (
-            not isinstance(rule, RMSpropGravesRule)
-            or not rule.enabled
-            or not param._grad_valid
-            or param._layout is not None
-        ):
-            continue
-        array = param._data[0]
-        grad = param._grad if param._grad_var is None else param._grad_var.array
-        if array is not None and grad is not None:
-            refuse_misfits(param.name, array, grad, rule.state)
 
 
 def _values(hyperparam: Any) -> tuple[float, ...] | None:

@@ -12,6 +12,7 @@ from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, as_floats
+from rmsprop_graves.kernels.arrays import are_contiguous, fault_of
 
 _default_hyperparam = Hyperparameter()
 for _name, _value in DEFAULTS.items():
@@ -125,9 +126,10 @@ class RMSpropGravesRule(UpdateRule):
         """Steps a parameter on a CPU. Does nothing if it has no gradient.
 
         Raises:
-            TypeError: An array is not a ``numpy.ndarray`` but, for example, iDeep's; or the gradient's dtype is not
-                real.
-            ValueError: The gradient or a state has another shape than the parameter.
+            TypeError: An array is not a ``numpy.ndarray`` but, for example, iDeep's; the gradient's dtype is not
+                real; the parameter's is not real floating; or a state has another dtype than the parameter.
+            ValueError: The gradient or a state has another shape than the parameter, a state is missing, or the
+                parameter or a state is read-only or has elements that share memory.
         """
         arrays = self._arrays(param)
         for array in arrays:
@@ -138,18 +140,19 @@ class RMSpropGravesRule(UpdateRule):
                     f"{type(array).__module__}.{type(array).__qualname__}; move the model with model.to_cpu()"
                 )
         if arrays:
-            kernels.on_cpu().step(*arrays, **as_floats(self.hyperparam))
+            self._step(kernels.on_cpu(), param, arrays)
 
     def update_core_gpu(self, param: Any) -> None:
         """Steps a parameter on a GPU. Does nothing if it has no gradient.
 
         Raises:
-            TypeError: The gradient's dtype is not real.
-            ValueError: The gradient or a state has another shape than the parameter.
+            TypeError: The parameter's dtype is not real floating, or the gradient or a state has another dtype.
+            ValueError: The gradient or a state has another shape than the parameter, a state is missing, or the
+                parameter or a state has elements that share memory.
         """
         arrays = self._arrays(param)
         if arrays:
-            kernels.on_gpu().step(*arrays, **as_floats(self.hyperparam))
+            self._step(kernels.on_gpu(), param, arrays)
 
     def _arrays(self, param: Any) -> tuple[Any, ...]:
         """The arrays of a step in the kernels' order, after a check; an empty tuple without a gradient."""
@@ -157,8 +160,25 @@ class RMSpropGravesRule(UpdateRule):
         if grad is None:
             return ()
         array, state = param.array, self.state
-        refuse_misfits(param.name, array, grad, state)
+        if state:
+            arrays = array, grad, state.get("n"), state.get("g"), state.get("delta")
+            # The kernel itself refuses a layout that it cannot write.
+            if _match(*arrays):
+                return arrays
+        self._refuse_misfits(param, array, grad)
         return array, grad, state["n"], state["g"], state["delta"]
+
+    def _step(self, kernel: Any, param: Any, arrays: tuple[Any, ...]) -> None:
+        try:
+            kernel.step(*arrays, **as_floats(self.hyperparam))
+        except (TypeError, ValueError):
+            # The kernel names the array, this the parameter too.
+            self._refuse_misfits(param, arrays[0], arrays[1])
+            raise
+
+    def _refuse_misfits(self, param: Any, array: Any, grad: Any) -> None:
+        is_wide = param is self._fp32_param
+        refuse_misfits(param.name, array, grad, self.state or {}, is_wide=is_wide, must_be_complete=True)
 
 
 def _share_device(array: Any, others: Iterable[Any]) -> bool:
@@ -174,20 +194,108 @@ def _share_device(array: Any, others: Iterable[Any]) -> bool:
 RMSpropGravesRule.__module__ = "rmsprop_graves"
 
 
-def refuse_misfits(name: str, param: Any, grad: Any, state: dict[str, Any] | None) -> None:
-    """Raises an error that names the parameter if its gradient or state has the wrong shape or dtype.
+_HALF = numpy.dtype(numpy.float16)
+_SINGLE = numpy.dtype(numpy.float32)
+
+
+def refuse_misfits_of(params: Iterable[Any]) -> None:
+    """Runs `refuse_misfits` on every initialized parameter with a gradient and an enabled rule of this package."""
+    for param in params:
+        rule = param.update_rule
+        if (
+            not isinstance(rule, RMSpropGravesRule)
+            or not rule.enabled
+            or not param._grad_valid
+            or param._layout is not None
+        ):
+            continue
+        array = param._data[0]
+        grad = param._grad if param._grad_var is None else param._grad_var.array
+        if array is None or grad is None:
+            continue
+        # Chainer converts the gradient of a master.
+        is_wide = rule._use_fp32_update and array.dtype == _HALF
+        master = None if rule._fp32_param is None else rule._fp32_param._data[0]
+        # A master of another shape is made anew, and a loaded one may be.
+        has_master = is_wide and master is not None and master.shape == array.shape and not rule._unsettled
+        refuse_misfits(
+            param.name,
+            master if has_master else array,
+            grad,
+            rule.state,
+            is_wide=is_wide,
+            # An update with a master replaces the parameter's array, and does not write it.
+            writes_param=has_master or not is_wide,
+            # The next update converts a loaded state.
+            converts=rule._unsettled,
+            # A subclass may have states of its own.
+            must_be_complete=getattr(rule.init_state, "__func__", None) is RMSpropGravesRule.init_state,
+        )
+
+
+def refuse_misfits(
+    name: str,
+    param: Any,
+    grad: Any,
+    state: dict[str, Any] | None,
+    *,
+    is_wide: bool = False,
+    writes_param: bool = True,
+    converts: bool = False,
+    must_be_complete: bool = False,
+) -> None:
+    """Raises an error that names the parameter if a step cannot use one of its arrays.
+
+    Args:
+        name: The name of the parameter.
+        param: Its array, or its float32 master.
+        grad: Its gradient.
+        state: Its state. None: the update makes one.
+        is_wide: Whether the step is that of a float32 master.
+        writes_param: Whether the step writes ``param``.
+        converts: Whether the update converts the state to its dtype before the step.
+        must_be_complete: Whether n, g and delta must be in the state.
 
     Raises:
-        ValueError: An array has another shape, even one that could be broadcast.
-        TypeError: The gradient is not an array of real numbers, or a state not an array of floating-point numbers.
+        ValueError: An array has another shape, even one that could be broadcast; a parameter or state is read-only or
+            has elements that share memory; or a state is missing.
+        TypeError: The gradient is not an array of real numbers, or the parameter or a state not an array of
+            floating-point numbers, or a state has another dtype than the parameter.
     """
-    if state and _match(param, grad, state.get("n"), state.get("g"), state.get("delta")):
-        return
+    # A float16 array in place of a master stands for one that the update will make.
+    if state and not (is_wide and param.dtype == _HALF):
+        states = state.get("n"), state.get("g"), state.get("delta")
+        if _match(param, grad, *states) and _are_contiguous(param, *states):
+            return
+    floating = "real floating numbers"
+    _refuse_misfit(name, "an array", param, param, "f", floating)
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
-    if state:
-        for entry in _checkpoint.STATES:
-            if entry in state:
-                _refuse_misfit(name, f"a state {entry}", state[entry], param, "f", "real floating numbers")
+    is_on_gpu = isinstance(param, cuda.ndarray)
+    # On a CPU a step computes with any dtype. CuPy's kernels take one.
+    dtypes = [_SINGLE if is_wide else param.dtype]
+    if not is_on_gpu and (is_wide or param.dtype == _HALF):
+        # float32 updates may have been switched on or off after the states were made.
+        dtypes = [_HALF, _SINGLE]
+    if is_wide and writes_param:
+        _refuse_dtype(name, "a master", param, [_SINGLE])
+    if is_on_gpu and not is_wide:
+        _refuse_dtype(name, "a gradient", grad, [param.dtype])
+    if writes_param:
+        _refuse_unwritable(name, "an array", param, param)
+    if state is None:
+        return
+    for entry in _checkpoint.STATES:
+        if entry in state:
+            what, array = f"a state {entry}", state[entry]
+            _refuse_misfit(name, what, array, param, "f", floating)
+            if not converts:
+                _refuse_dtype(name, what, array, dtypes)
+            _refuse_unwritable(name, what, array, param)
+        elif must_be_complete:
+            raise ValueError(
+                f"parameter {name}: found no state {entry}, expected an array of shape {param.shape}; "
+                "the method init_state of its update rule makes all of them"
+            )
 
 
 def _match(param: Any, grad: Any, n: Any, g: Any, delta: Any) -> bool:
@@ -201,10 +309,33 @@ def _match(param: Any, grad: Any, n: Any, g: Any, delta: Any) -> bool:
     )
 
 
+def _are_contiguous(param: Any, n: Any, g: Any, delta: Any) -> bool:
+    """Whether arrays are contiguous and writable. Such an array does not overlap itself."""
+    if type(param) is numpy.ndarray:
+        return param.flags.carray and n.flags.carray and g.flags.carray and delta.flags.carray
+    return type(param) is cuda.ndarray and are_contiguous((param, n, g, delta))
+
+
+def _refuse_dtype(name: str, what: str, array: Any, expected: list[Any]) -> None:
+    # Any byte order will do.
+    if array.dtype.char not in [dtype.char for dtype in expected]:
+        words = " or ".join(str(dtype) for dtype in expected)
+        raise TypeError(f"parameter {name}: found {what} of dtype {array.dtype}, expected {words}")
+
+
 def _refuse_misfit(name: str, what: str, array: Any, param: Any, kinds: str, numbers: str) -> None:
-    if type(array) is not type(param) and not isinstance(array, chainer.get_array_types()):
+    is_masked = what != "a gradient" and isinstance(array, numpy.ma.MaskedArray)
+    if is_masked or (type(array) is not type(param) and not isinstance(array, chainer.get_array_types())):
         raise TypeError(f"parameter {name}: found {what} of type {type(array).__name__}, expected an array")
     if array.shape != param.shape:
         raise ValueError(f"parameter {name}: found {what} of shape {array.shape}, expected {param.shape}")
     if array.dtype.kind not in kinds:
         raise TypeError(f"parameter {name}: found {what} of dtype {array.dtype}, expected {numbers}")
+
+
+def _refuse_unwritable(name: str, what: str, array: Any, param: Any) -> None:
+    # The update copies a state to the parameter's device, and only writes the copy.
+    if isinstance(array, numpy.ndarray if isinstance(param, numpy.ndarray) else cuda.ndarray):
+        fault = fault_of(array)
+        if fault:
+            raise ValueError(f"parameter {name}: found {what} that {fault}, expected one that can be written in place")

@@ -95,10 +95,15 @@ class Parameter:
         return self.initial_dtype if self.array is None else self.array.dtype
 
     def misfits(self):
-        """Whether the gradient or the state has a shape that the update must refuse."""
+        """Whether the gradient or the state has a shape or a dtype that the update must refuse."""
         if self.array is None or self.grad is None or not (self.has_rule and self.enabled):
             return False
-        return any(array.shape != self.array.shape for array in (self.grad, *(self.state or {}).values()))
+        states = list((self.state or {}).values())
+        # The next update converts a loaded state. float32 updates of float16 may be switched on and off.
+        dtypes = {HALF, SINGLE} if self.dtype == HALF else {self.dtype}
+        return any(array.shape != self.array.shape for array in (self.grad, *states)) or (
+            not self.is_loaded and any(state.dtype not in dtypes for state in states)
+        )
 
     def update(self, hyperparameters, clamped):
         """Update the parameter by its rule."""

@@ -666,6 +666,7 @@ ON_ANY_DEVICE = (
     remove_hook,
     reshape_all,
     reshape_array_alone,
+    reshape_state_alone,
     go_on_with_deepcopy,
     go_on_with_pickled,
     save_and_load_dictionary,
@@ -676,8 +677,6 @@ ON_ANY_DEVICE = (
     initialize,
 )
 ON_CPU = (
-    # On a GPU, only the shapes of parameters are checked, to save time.
-    reshape_state_alone,
     share_rule,
     share_states,
     use_other_kernel,
@@ -757,13 +756,22 @@ def update(optimizer, log):
         acting.optimizer = None
 
 
+def is_locked(param):
+    """Whether the next update would write a read-only array. With a master it replaces the parameter's array."""
+    is_replaced = param.update_rule._use_fp32_update and param.dtype == numpy.float16
+    return isinstance(param.array, numpy.ndarray) and not (is_replaced or param.array.flags.writeable)
+
+
 def has_misfits(optimizer, model):
-    """Whether the next update would use a state of another shape than its parameter. Chainer fails or broadcasts."""
+    """Whether the next update would use a state of another shape than its parameter, or write a read-only parameter.
+
+    Chainer fails half-way or broadcasts.
+    """
     return any(
-        state.shape != param.shape
+        any(state.shape != param.shape for state in state_of(param).values()) or is_locked(param)
         for param in optimizer.target.params()
-        for state in state_of(param).values()
         if param.array is not None
+        and isinstance(param.update_rule, RMSpropGravesRule)
         and param.update_rule.enabled
         and not (model.keeps_gradients_missing and param.grad is None)
     )
@@ -778,8 +786,8 @@ def variance_is_sound(optimizer):
 def train(model, *classes, after_events=lambda optimizer: None):
     """Train several classes side by side; assert the same errors, hook records, bits and counts after each update.
 
-    If a state has another shape than its parameter, the update of the first class must raise ValueError and change
-    nothing; that ends the training.
+    If a state has another shape than its parameter, or a parameter is read-only, the update of the first class must
+    raise ValueError and change nothing; that ends the training.
 
     Args:
         model: The model to train.
