@@ -1,24 +1,27 @@
 """Saving and loading of an optimizer and its rules.
 
-Loading is all or nothing: first everything is read, checked, converted and allocated, and only then written.
+Loading is all or nothing: first everything is read, checked, converted and allocated, and then `_assign.Changes` writes
+it in one call that nothing can interrupt.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, Iterable, NamedTuple
 
 import chainer
 import numpy
 from chainer import backend
 
+from rmsprop_graves._assign import Changes, can_hold
 from rmsprop_graves._entries import Entries, not_there
 
 STATES = ("n", "g", "delta")
 T, EPOCH = "t", "epoch"
 # Chainer's class neither saves nor loads these three, so they may be missing.
 MASTER, LOSS_SCALE, NAN_EVER = "fp32_param", "loss_scale", "loss_scaling_isnan_ever"
-_COUNT = ("iu", -1, "an integer >= 0")
+# The next update adds one, and a file holds counts as int64.
+_LARGEST_COUNT = 2**63 - 2
 
 
 def save_optimizer(optimizer: Any, serializer: Any) -> None:
@@ -26,7 +29,8 @@ def save_optimizer(optimizer: Any, serializer: Any) -> None:
     serializer(T, optimizer.t)
     serializer(EPOCH, optimizer.epoch)
     if optimizer._loss_scaling_is_dynamic:
-        serializer(LOSS_SCALE, float(optimizer._loss_scale))
+        # A scale that was set by hand comes within these limits in the next update.
+        serializer(LOSS_SCALE, float(max(1, min(optimizer._loss_scale_max, optimizer._loss_scale))))
         serializer(NAN_EVER, optimizer._loss_scaling_isnan_ever)
     for path, param in optimizer.target.namedparams():
         if param.update_rule is not None:
@@ -51,28 +55,62 @@ def load_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> None:
         rule_class: The class whose rules `read_rule` reads. Other rules load themselves.
     """
     entries = Entries(deserializer)
-    attributes = {key: entries.read_scalar(key, *_COUNT) for key in (T, EPOCH)}
-    if entries.missing:
-        raise not_there(f"{entries.prefix}{entries.missing[0]}")
-    if optimizer._loss_scaling_is_dynamic:
-        attributes[f"_{LOSS_SCALE}"] = entries.read_scalar(LOSS_SCALE, "iuf", 0, "a finite number > 0")
-        attributes[f"_{NAN_EVER}"] = entries.read_scalar(NAN_EVER, "b", -1, "a truth value")
-    loaded, others = [], []
-    for path, param in optimizer.target.namedparams():
-        rule = param.update_rule
-        if rule is None:
-            continue
-        of_rule = entries.of_rule(path, param)
-        if getattr(rule.serialize, "__func__", None) is rule_class.serialize:  # type: ignore[attr-defined]
-            loaded.append(read_rule(rule, of_rule))
-        else:
-            others.append((rule, of_rule if isinstance(rule, rule_class) else of_rule.source))
-    _serialize_or_restore(others)
-    for one in loaded:
-        one.write()
+    changes = Changes()
+    others = []
+    try:
+        attributes = {key: _read_count(entries, key) for key in (T, EPOCH)}
+        if entries.missing:
+            raise not_there(entries.missing[0])
+        if optimizer._loss_scaling_is_dynamic:
+            attributes[f"_{LOSS_SCALE}"] = _read_loss_scale(entries, optimizer._loss_scale_max)
+            attributes[f"_{NAN_EVER}"] = entries.read_scalar(NAN_EVER, "b", -1, "a truth value")
+        rules = [
+            (param.update_rule, entries.of_rule(path, param))
+            for path, param in optimizer.target.namedparams()
+            if param.update_rule is not None
+        ]
+        if _have_no_count(entries, (of_rule for _, of_rule in rules)):
+            for _, of_rule in rules:
+                of_rule.default_t = optimizer.t if attributes[T] is None else attributes[T]
+        for rule, of_rule in rules:
+            if getattr(rule.serialize, "__func__", None) is rule_class.serialize:  # type: ignore[attr-defined]
+                read_rule(rule, of_rule).add_to(changes)
+            else:
+                others.append((rule, of_rule if isinstance(rule, rule_class) else of_rule.source))
+    except KeyError as error:
+        hint = describe_other_file(entries.source, optimizer.target)
+        if hint:
+            raise KeyError(f"{error.args[0]}: {hint}") from error
+        raise
     for name, value in attributes.items():
         if value is not None:
-            setattr(optimizer, name, value)
+            changes.set_attribute(optimizer, name, value)
+    _serialize_or_restore(others, changes)
+
+
+def _read_count(entries: Entries, key: str) -> int | None:
+    count: int | None = entries.read_scalar(key, "iu", -1, "an integer >= 0")
+    if count is not None and count > _LARGEST_COUNT:
+        raise ValueError(f"{entries.prefix}{key}: found {count}, expected an integer <= {_LARGEST_COUNT}")
+    return count
+
+
+def _read_loss_scale(entries: Entries, largest: float) -> float | None:
+    scale: float | None = entries.read_scalar(LOSS_SCALE, "iuf", 0, "a finite number > 0")
+    if scale is not None and not 1 <= scale <= largest:
+        raise ValueError(f"{entries.prefix}{LOSS_SCALE}: found {scale}, expected a number from 1 to {largest}")
+    return scale
+
+
+def _have_no_count(entries: Entries, entries_of_rules: Iterable[Entries]) -> bool:
+    """Whether no rule has a t, as in a file of Chainer 3.0 or earlier."""
+    for of_rule in entries_of_rules:
+        of_rule.read(T)
+        if T not in of_rule.missing:
+            return False
+        of_rule.missing.clear()
+    # Another model's file has other paths, and a t at each.
+    return not any(key.endswith(f"/{T}") for key in keys_of(entries.source) or ())
 
 
 class LoadedRule(NamedTuple):
@@ -90,35 +128,47 @@ class LoadedRule(NamedTuple):
     state: dict[str, Any] | None
     master: Any
 
-    def write(self) -> None:
-        """Changes the rule. Present arrays are written in place if they fit, as others may hold them."""
-        state = self.rule.state or {}
-        for name, value in (self.state or {}).items():
-            if _can_hold(state.get(name), value):
-                with backend.get_device_from_array(value).create_context():
-                    state[name][...] = value
+    def add_to(self, changes: Changes) -> None:
+        """Adds the changes of the rule. Arrays on a CPU are written in place if they fit, as others may hold them."""
+        if self.state:
+            present = self.rule.state
+            if present is None:
+                changes.set_attribute(self.rule, "_state", self.state)
             else:
-                state[name] = value
-        if self.state is not None:
-            self.rule._state = state if self.state else None
-        self.rule.t, self.rule._fp32_param, self.rule._unsettled = self.t, self.master, True
+                for name, value in self.state.items():
+                    changes.set_array(present, name, value)
+        elif self.state is not None:
+            changes.set_attribute(self.rule, "_state", None)
+        changes.set_attribute(self.rule, T, self.t)
+        changes.set_attribute(self.rule, "_fp32_param", self.master)
+        changes.set_attribute(self.rule, "_unsettled", True)
+
+    def write(self) -> None:
+        """Changes the rule."""
+        changes = Changes()
+        self.add_to(changes)
+        changes.make()
 
 
 def settle(rule: Any, param: Any) -> None:
     """Fits a loaded rule to its parameter, which may have been loaded or initialized after the rule."""
-    del rule._unsettled
+    changes = Changes()
     is_wide = rule._use_fp32_update and param.dtype == numpy.float16
     master = rule._fp32_param
     with chainer.using_device(param.device), numpy.errstate(over="ignore", under="ignore"):
         for name in STATES:
             if name in (rule.state or {}):
-                rule.state[name] = rule.state[name].astype(numpy.float32 if is_wide else param.dtype, copy=False)
+                dtype = numpy.float32 if is_wide else param.dtype
+                changes.set_item(rule.state, name, rule.state[name].astype(dtype, copy=False))
         if master is not None and master.array is not None:
-            master.name = param.name
-            master.to_device(param.device)
+            if master.name != param.name or master.device != param.device:
+                master = new_master(param.device.send(master.array), param.name)
             # A parameter that the master does not round to was set elsewhere, and counts.
             if not is_wide or master.shape != param.shape or not _rounds_to(master.array, param.array):
-                rule._fp32_param = None
+                master = None
+            changes.set_attribute(rule, "_fp32_param", master)
+    changes.set_attribute(rule, "_unsettled", False)
+    changes.make()
 
 
 def _rounds_to(master: Any, array: Any) -> bool:
@@ -130,7 +180,7 @@ def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
     """Reads and checks the entries of a rule, whose parameter is known if the deserializer is an `Entries`."""
     entries = deserializer if isinstance(deserializer, Entries) else Entries(deserializer, "/")
     names = list(_initial_state(rule) if rule.state is None else rule.state)
-    t = entries.read_scalar(T, *_COUNT)
+    t = _read_count(entries, T)
     if not rule.state and (entries.param is None or entries.param.array is None):
         entries.refuse_different_shapes([*STATES, MASTER])
     read = {name: _read_state(rule, entries, name) for name in names}
@@ -138,6 +188,9 @@ def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
     master = _read_master(rule, entries)
 
     is_stepped = rule.enabled and (entries.param is None or entries.param.array is not None)
+    if T in entries.missing and entries.default_t is not None and (found or is_stepped):
+        entries.missing.remove(T)
+        t = entries.default_t
     missing = [key for key in (T, *names) if key in entries.missing]
     # A rule had no state to save before its first update. A rule that makes no step needs none.
     optional = [names] if t == 0 else []
@@ -175,8 +228,11 @@ def _read_state(rule: Any, entries: Entries, name: str) -> Any:
             if dtype == numpy.float16 and (rule._use_fp32_update or entry.dtype.itemsize > 2):
                 dtype = numpy.float32
         array = numpy.asarray(entry, dtype, order="C")
-    if numpy.may_share_memory(array, entry) and not _can_hold(old, array):
-        array = array.copy()  # the entries of a dictionary belong to its owner
+    # The entries of a dictionary belong to its owner, and may be the present states.
+    if numpy.may_share_memory(array, entry) and (
+        not can_hold(old, array) or isinstance(getattr(entries.source, "npz", None), dict)
+    ):
+        array = array.copy()
     device = param.device if old is None and param is not None else backend.get_device_from_array(old)
     return device.send(array)
 
@@ -222,36 +278,75 @@ def _zeros_like(state: dict[str, Any], param: Any) -> dict[str, Any]:
     return {name: backend.get_array_module(array).zeros_like(array) for name, array in arrays.items()}
 
 
-def _can_hold(old: Any, value: Any) -> bool:
-    return (
-        isinstance(old, chainer.get_array_types())
-        and (old.shape, old.dtype) == (value.shape, value.dtype)
-        and not (isinstance(old, numpy.ndarray) and not old.flags.writeable)
-    )
-
-
-def _serialize_or_restore(rules: list[tuple[Any, Any]]) -> None:
-    """Has rules load themselves. They write while they read, so an error restores all of them."""
-    before = []
+def _serialize_or_restore(rules: list[tuple[Any, Any]], changes: Changes) -> None:
+    """Has rules load themselves, then makes the changes. The rules write while they read; an error restores them."""
+    past = Changes()
     for rule, _ in rules:
-        state = dict(rule.state or {})
-        copies = [(one, one.copy()) for one in state.values() if isinstance(one, chainer.get_array_types())]
-        hyperparam = dict(rule.hyperparam.__dict__)
-        before.append((rule, dict(rule.__dict__), hyperparam, state, copies))
+        state = rule.state
+        if state is not None:
+            content = dict(state)
+            for name, array in state.items():
+                if isinstance(array, chainer.get_array_types()):
+                    past.restore_array(content, name, array)
+            past.restore_dict(state, content)
+        past.restore_dict(rule.hyperparam.__dict__)
+        past.restore_dict(rule.__dict__)
+    # The last change takes this away, so an interrupt after it restores nothing.
+    restore = [past.make]
+    changes.set_item(restore, 0, bool)
+    # Two levels, so that an interrupt before the first has restored anything is caught by the second.
     try:
-        for rule, deserializer in rules:
-            rule.serialize(deserializer)
+        try:
+            for rule, deserializer in rules:
+                rule.serialize(deserializer)
+            changes.make()
+        except BaseException:
+            restore[0]()
+            raise
     except BaseException:
-        for rule, attributes, hyperparam, state, copies in before:
-            _restore(rule.__dict__, attributes)
-            _restore(rule.hyperparam.__dict__, hyperparam)
-            if rule.state is not None:
-                _restore(rule.state, state)
-            for array, content in copies:
-                array[...] = content
+        restore[0]()
         raise
 
 
-def _restore(present: dict[str, Any], past: dict[str, Any]) -> None:
-    present.clear()
-    present.update(past)
+def keys_of(source: Any) -> list[str] | None:
+    """Returns the keys that a deserializer of Chainer's can read; None if it does not tell."""
+    keys: list[str] = []
+    try:
+        if hasattr(source, "npz"):
+            keys += (key[len(source.path) :] for key in source.npz if key.startswith(source.path))
+        else:
+            source.group.visititems(lambda name, one: keys.append(name) if hasattr(one, "shape") else None)
+    except Exception:  # this only improves an error
+        return None
+    return keys
+
+
+def describe_other_file(source: Any, model: Any) -> str:
+    """Says what else than a checkpoint of this model's optimizer the source looks like; empty if it does not."""
+    keys = keys_of(source)
+    if not keys:
+        return "" if keys is None else "the file holds nothing here"
+    params = {path.strip("/") for path, _ in model.namedparams()}
+    found = {key.rpartition("/")[0] for key in keys if "/" in key}
+    if T not in keys or EPOCH not in keys:
+        inner = [key[: -len(T)] for key in keys if key.startswith("updater/optimizer:") and key.count("/") == 2]
+        inner = [path for path in inner if path + T in keys]
+        if inner:
+            return f"this looks like a trainer's snapshot; load the optimizer with path={inner[0]!r}"
+        what = "this looks like a model's file" if not params.isdisjoint(keys) else "this is no optimizer's file"
+        return f"{what}: it holds {_some(keys)}"
+    if params - found and found - params:
+        return (
+            f"this looks like another model's optimizer: the file has {_some(found - params)}, "
+            f"which the model has not; the model has {_some(params - found)}"
+        )
+    names = {key.rpartition("/")[2] for key in keys if "/" in key}
+    if names and names.isdisjoint(STATES) and names != {T}:
+        return f"this looks like the file of another optimizer: it holds {_some(names)} of each parameter"
+    return ""
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + more

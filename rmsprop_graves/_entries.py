@@ -28,6 +28,7 @@ class Entries(Deserializer):
     Attributes:
         missing: The keys that the checkpoint does not have.
         prefix: The file and the path in it, which errors put before the key of an entry.
+        default_t: The rule's t if the checkpoint has none, as those of Chainer 3.3 and earlier.
     """
 
     def __init__(self, source: Any, prefix: str = "", param: Any = None) -> None:
@@ -36,6 +37,7 @@ class Entries(Deserializer):
         self.prefix: str = source.prefix or prefix if is_wrapped else _place_of(source, prefix)
         self.param = param
         self.missing: list[str] = []
+        self.default_t: int | None = None
 
     # A model, a trainer, or a rule of a subclass in a `serialize` of its own.
     def __call__(self, key: str, value: Any) -> Any:
