@@ -65,7 +65,7 @@ class Changes:
     def _write(self, array: numpy.ndarray, value: numpy.ndarray) -> None:
         if array.flags.c_contiguous and value.flags.c_contiguous and type(array) is type(value) is numpy.ndarray:
             # NumPy allocates in an assignment, a memoryview of bytes does not.
-            to, of = (memoryview(one.reshape(-1).view(numpy.uint8)) for one in (array, value))
+            to, of = (one.reshape(-1).view(numpy.uint8).data for one in (array, value))
             self._items.append((to, _ALL, of))
         else:
             self._items.insert(0, (array, ..., value))

@@ -1,7 +1,7 @@
 """Saving and loading of an optimizer and its rules.
 
-Loading is all or nothing: first everything is read, checked, converted and allocated, and then `_assign.Changes` writes
-it in one call that nothing can interrupt.
+Loading is all or nothing: first everything is read, checked, converted and allocated. Then `_assign.Changes` writes it
+in one call that nothing can interrupt.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def load_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> None:
     changes = Changes()
     others = []
     try:
-        attributes = {key: _read_count(entries, key) for key in (T, EPOCH)}
+        attributes: dict[str, Any] = {key: _read_count(entries, key) for key in (T, EPOCH)}
         if entries.missing:
             raise not_there(entries.missing[0])
         if optimizer._loss_scaling_is_dynamic:
@@ -103,7 +103,7 @@ def _read_loss_scale(entries: Entries, largest: float) -> float | None:
 
 
 def _have_no_count(entries: Entries, entries_of_rules: Iterable[Entries]) -> bool:
-    """Whether no rule has a t, as in a file of Chainer 3.0 or earlier."""
+    """Whether no rule has a t, as in a file of Chainer 3.3 or earlier."""
     for of_rule in entries_of_rules:
         of_rule.read(T)
         if T not in of_rule.missing:

@@ -6,7 +6,7 @@ import numpy
 import pytest
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from chainer.serializers import load_npz, save_npz
-from checkpoint.training import entries_of, mastered, masters_of, model_of, states_of, train, without
+from checkpoint.training import entries_of, everything_of, mastered, masters_of, model_of, states_of, train, without
 from file_formats import SAVE_AND_LOAD, write_npz
 from models import arrays_of, assert_same_bits
 
@@ -57,18 +57,62 @@ def test_chainers_class_and_ours_make_masters_from_the_parameters_of_each_other(
     assert_same_bits(masters_of(optimizer), expected)
 
 
-def test_a_checkpoint_of_chainer_2_is_loaded_without_strict(tmp_path, updates):
-    """It has no t of rules, so the rules keep their t."""
+def of_chainer_2():
+    """Train Chainer's class; return it, and the entries of its file without the t of rules."""
     saved = train(ChainerRMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), 1, 2, 3)
     entries = entries_of(saved)
     without("p0/t", "p1/t")(entries)
+    return saved, entries
+
+
+def test_a_checkpoint_of_chainer_2_is_loaded(load_entries, updates):
+    """It has no t of rules, so the rules take the optimizer's."""
+    saved, entries = of_chainer_2()
+    optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
+    load_entries(entries, optimizer)
+    optimizer.target.copyparams(saved.target)
+    assert [param.update_rule.t for param in optimizer.target.params()] == [3, 3]
+    assert_same_bits(arrays_of(train(optimizer, 4, 5)), arrays_of(train(saved, 4, 5)))
+
+
+def test_a_checkpoint_of_chainer_2_is_loaded_from_a_snapshot(tmp_path, updates):
+    """The optimizer's entries have a prefix."""
+    saved, entries = of_chainer_2()
+    path = "updater/optimizer:main/"
+    write_npz(tmp_path / "snapshot.npz", {path + key: value for key, value in entries.items()})
+    optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
+    load_npz(str(tmp_path / "snapshot.npz"), optimizer, path=path)
+    optimizer.target.copyparams(saved.target)
+    assert_same_bits(arrays_of(train(optimizer, 4, 5)), arrays_of(train(saved, 4, 5)))
+
+
+def test_without_strict_rules_keep_their_t(tmp_path, updates):
+    """As all values that are missing."""
+    _, entries = of_chainer_2()
     write_npz(tmp_path / "file.npz", entries)
-    save_npz(str(tmp_path / "model"), saved.target)
     optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
     load_npz(str(tmp_path / "file.npz"), optimizer, strict=False)
-    load_npz(str(tmp_path / "model"), optimizer.target)
     assert (optimizer.t, [param.update_rule.t for param in optimizer.target.params()]) == (3, [updates, updates])
-    assert_same_bits(arrays_of(train(optimizer, 4, 5)), arrays_of(train(saved, 4, 5)))
+
+
+def test_a_checkpoint_of_chainer_2_saved_before_the_first_update_sets_states_to_zero(load_entries, updates):
+    """It holds the counts only."""
+    optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
+    load_entries({"t": numpy.array(0), "epoch": numpy.array(0)}, optimizer)
+    assert [param.update_rule.t for param in optimizer.target.params()] == [0, 0]
+    assert not any(state.any() for state in states_of(optimizer).values())
+
+
+@pytest.mark.parametrize("lost", [("p0/n",), ("p1/g",), ("p1/delta",), ("p1/n", "p1/g", "p1/delta")])
+def test_a_checkpoint_of_chainer_2_that_lost_a_state_is_refused(load_entries, updates, lost):
+    """It has been updated, so every parameter has a state."""
+    _, entries = of_chainer_2()
+    without(*lost)(entries)
+    optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
+    before = everything_of(optimizer)
+    with pytest.raises(KeyError, match=f"/{lost[0]}: it is not in the checkpoint"):
+        load_entries(entries, optimizer)
+    assert everything_of(optimizer) == before
 
 
 def test_only_our_files_hold_masters():

@@ -46,6 +46,15 @@ def test_dynamic_loss_scaling_is_resumed(load_entries, saved):
         assert scaling_of(train(resumed, seed)) == scaling_of(train(saved, seed))
 
 
+@pytest.mark.parametrize(("scale", "saved_scale"), [(2.0**20, 65504), (0.25, 1)])
+def test_a_scale_set_by_hand_is_saved_within_the_limits_of_dynamic_scaling(load_entries, scale, saved_scale):
+    """Otherwise the file could not be loaded. The next update limits it too."""
+    optimizer, resumed = scaled(), scaled()
+    optimizer.set_loss_scale(scale)
+    load_entries(entries_of(optimizer), resumed)
+    assert scaling_of(resumed)[0] == saved_scale
+
+
 def test_a_checkpoint_without_a_loss_scale_leaves_dynamic_scaling_unchanged(load_entries, saved):
     """Checkpoints of Chainer's class have no loss scale."""
     entries = entries_of(saved)
@@ -65,6 +74,8 @@ def test_a_checkpoint_without_a_loss_scale_leaves_dynamic_scaling_unchanged(load
         ("loss_scale", 0.0, r"loss_scale: found 0\.0, expected a finite number > 0"),
         ("loss_scale", numpy.inf, "loss_scale: found inf, expected a finite number > 0"),
         ("loss_scale", numpy.nan, "loss_scale: found nan, expected a finite number > 0"),
+        ("loss_scale", 0.5, r"loss_scale: found 0\.5, expected a number from 1 to 65504"),
+        ("loss_scale", 65505.0, r"loss_scale: found 65505\.0, expected a number from 1 to 65504"),
         ("loss_scale", True, "loss_scale: found True, expected a finite number > 0"),
         ("loss_scale", numpy.ones(1), r"loss_scale: found an array of shape \(1,\) .*, expected a finite number > 0"),
         ("loss_scaling_isnan_ever", 1.0, r"loss_scaling_isnan_ever: found 1\.0, expected a truth value"),

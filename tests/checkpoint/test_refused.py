@@ -38,6 +38,21 @@ DAMAGES = {
     "vector as t": (replaced("t", numpy.array([3])), ValueError, r"t: found an array of shape \(1,\) and dtype int64"),
     "boolean t": (replaced("t", numpy.array(True)), ValueError, "t: found True, expected an integer >= 0"),
     "negative t of a rule": (replaced("p0/t", numpy.array(-3)), ValueError, "/p0/t: found -3"),
+    "t that cannot grow": (
+        replaced("t", numpy.array(2**63 - 1)),
+        ValueError,
+        "t: found 9223372036854775807, expected an integer <= 9223372036854775806",
+    ),
+    "unsigned t of a rule that cannot grow": (
+        replaced("p1/t", numpy.array(2**64 - 1, "u8")),
+        ValueError,
+        "/p1/t: found 18446744073709551615, expected an integer <= 9223372036854775806",
+    ),
+    "epoch that cannot grow": (
+        replaced("epoch", numpy.array(2**63 - 1)),
+        ValueError,
+        "epoch: found 9223372036854775807",
+    ),
     "negative epoch": (replaced("epoch", numpy.array(-1)), ValueError, "epoch: found -1"),
     "n of another shape": (
         replaced("p1/n", numpy.ones(5, "f4")),

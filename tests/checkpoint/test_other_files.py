@@ -1,0 +1,70 @@
+"""Files that hold something else than this optimizer are refused by an error that says what they look like."""
+
+from __future__ import annotations
+
+import chainer
+import numpy
+import pytest
+from checkpoint.training import entries_of, everything_of, fresh, model_of, train
+
+from rmsprop_graves import RMSpropGraves
+
+
+def entries_of_class(name):
+    """Train another optimizer on the same model."""
+    return entries_of(train(getattr(chainer.optimizers, name)().setup(model_of()), 1))
+
+
+def of_another_model(updates):
+    """Train an optimizer of a model of other names."""
+    model = chainer.Chain(other=model_of())
+    return entries_of(train(RMSpropGraves().setup(model), *range(updates)))
+
+
+def snapshot():
+    """Make the entries of a snapshot: the optimizer and its model."""
+    optimizer = train(fresh(), 1)
+    parts = {"updater/optimizer:main/": optimizer, "updater/model:main/": optimizer.target}
+    entries = {prefix + key: value for prefix, part in parts.items() for key, value in entries_of(part).items()}
+    return {**entries, "updater/iteration": numpy.array(1)}
+
+
+FILES = {
+    "a model": (
+        lambda: entries_of(model_of()),
+        "t: it is not in the checkpoint: this looks like a model's file: it holds p0, p1, p2",
+    ),
+    "another model, not its optimizer": (
+        lambda: {f"l{i}/W": numpy.ones(2) for i in range(9)},
+        "this is no optimizer's file: it holds l0/W, l1/W, l2/W and 6 more",
+    ),
+    "a snapshot": (
+        snapshot,
+        "this looks like a trainer's snapshot; load the optimizer with path='updater/optimizer:main/'",
+    ),
+    "another model's optimizer": (
+        lambda: of_another_model(2),
+        "the file has other/p0, other/p1, other/p2, which the model has not; the model has p0, p1, p2",
+    ),
+    "another model's optimizer, before its first update": (
+        lambda: of_another_model(0),
+        "the file has other/p0, other/p1, other/p2, which the model has not; the model has p0, p1, p2",
+    ),
+    "Adam": (
+        lambda: entries_of_class("Adam"),
+        "this looks like the file of another optimizer: it holds m, t, v of each parameter",
+    ),
+    "MomentumSGD": (lambda: entries_of_class("MomentumSGD"), "the file of another optimizer: it holds t, v of each"),
+    "nothing": (dict, "t: it is not in the checkpoint: the file holds nothing here"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), FILES.values(), ids=FILES)
+def test_another_file_is_refused_with_a_word_on_what_it_is(load_entries, updates, make, message):
+    """Nothing is loaded from it."""
+    optimizer = train(fresh(), *range(updates))
+    before = everything_of(optimizer)
+    with pytest.raises(KeyError) as caught:
+        load_entries(make(), optimizer)
+    assert message in caught.value.args[0]
+    assert everything_of(optimizer) == before
