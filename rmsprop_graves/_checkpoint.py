@@ -69,7 +69,7 @@ def load_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> None:
             for path, param in optimizer.target.namedparams()
             if param.update_rule is not None
         ]
-        if _have_no_count(entries, (of_rule for _, of_rule in rules)):
+        if _have_no_count(entries, [of_rule for _, of_rule in rules]):
             for _, of_rule in rules:
                 of_rule.default_t = optimizer.t if attributes[T] is None else attributes[T]
         for rule, of_rule in rules:
@@ -80,7 +80,7 @@ def load_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> None:
     except KeyError as error:
         hint = describe_other_file(entries.source, optimizer.target)
         if hint:
-            raise KeyError(f"{error.args[0]}: {hint}") from error
+            raise KeyError(f"{error.args[0]}; {hint}") from error
         raise
     for name, value in attributes.items():
         if value is not None:
@@ -102,10 +102,10 @@ def _read_loss_scale(entries: Entries, largest: float) -> float | None:
     return scale
 
 
-def _have_no_count(entries: Entries, entries_of_rules: Iterable[Entries]) -> bool:
+def _have_no_count(entries: Entries, entries_of_rules: list[Entries]) -> bool:
     """Whether no rule has a t, as in a file of Chainer 3.3 or earlier."""
     for of_rule in entries_of_rules:
-        of_rule.read(T)
+        _read_count(of_rule, T)
         if T not in of_rule.missing:
             return False
         of_rule.missing.clear()

@@ -32,7 +32,7 @@ def snapshot():
 FILES = {
     "a model": (
         lambda: entries_of(model_of()),
-        "t: it is not in the checkpoint: this looks like a model's file: it holds p0, p1, p2",
+        "t: it is not in the checkpoint; this looks like a model's file: it holds p0, p1, p2",
     ),
     "another model, not its optimizer": (
         lambda: {f"l{i}/W": numpy.ones(2) for i in range(9)},
@@ -55,7 +55,7 @@ FILES = {
         "this looks like the file of another optimizer: it holds m, t, v of each parameter",
     ),
     "MomentumSGD": (lambda: entries_of_class("MomentumSGD"), "the file of another optimizer: it holds t, v of each"),
-    "nothing": (dict, "t: it is not in the checkpoint: the file holds nothing here"),
+    "nothing": (dict, "t: it is not in the checkpoint; the file holds nothing here"),
 }
 
 
