@@ -491,6 +491,36 @@ REPAIRS = (
             ),
         },
     ),
+    *(
+        Repair(
+            f"chainer.training.extensions.{module}",
+            f"snapshots of arrays on a CPU by {writers}",
+            "Chainer 6, which added writers",
+            "files that mix the numbers of several iterations: training went on while they were written",
+            changes,
+        )
+        for module, writers, changes in (
+            (
+                "snapshot_writers",
+                "ThreadWriter, ThreadQueueWriter and ProcessQueueWriter",
+                {
+                    "filename, outdir, target,\n                                          **self._kwds)": (
+                        "filename, outdir, _workers.copied(target), **self._kwds)"
+                    ),
+                    "filename, outdir, target]": "filename, outdir, _workers.copied(target)]",
+                },
+            ),
+            (
+                "_snapshot",
+                "a program's own writer that runs beside the training",
+                {
+                    "self.writer(filename, outdir, serialized_target)": (
+                        "self.writer(filename, outdir, _workers.copied_for(self.writer, serialized_target))"
+                    )
+                },
+            ),
+        )
+    ),
     Repair(
         "chainer.backends.cuda",
         "import chainer with CuPy 14, which has no cuDNN",

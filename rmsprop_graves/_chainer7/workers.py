@@ -1,11 +1,13 @@
-"""Raises errors where Chainer's own workers would hang or silently lose a snapshot.
+"""Raises errors where Chainer's own workers would hang or silently lose a snapshot, and hands them copies to write.
 
 The repairs of MultiprocessIterator and of the snapshot writers call these functions.
 """
 
 from __future__ import annotations
 
+import copy
 import multiprocessing.pool
+import sys
 import threading
 from typing import Any
 
@@ -90,6 +92,27 @@ def is_terminated(loop: Any) -> bool:
     if not loop._pool._result_handler.is_alive():
         raise RuntimeError("the main process cannot unpickle a result or an exception of a worker process")
     return False
+
+
+def copied(target: Any) -> Any:
+    """Returns a copy of a serialized object, whose arrays are the model's own if they are on a CPU."""
+    # One call for the whole dictionary: an array under two names, such as tied weights, is copied once.
+    return copy.deepcopy(target) if isinstance(target, dict) else target
+
+
+def copied_for(writer: Any, target: Any) -> Any:
+    """Returns what to hand to a snapshot writer: a copy, because any writer may write later, in a thread for example.
+
+    SimpleWriter has written when it returns. Chainer's other writers make the copy themselves.
+    """
+    writers: Any = sys.modules["chainer.training.extensions.snapshot_writers"]
+    kind = type(writer)
+    if kind is writers.SimpleWriter:
+        return target
+    # A subclass may call neither method.
+    bases = (writers.StandardWriter, writers.QueueWriter)
+    makes_copy = isinstance(writer, bases) and kind.__call__ in [base.__call__ for base in bases]
+    return target if makes_copy else copied(target)
 
 
 def join(worker: Any, filename: str) -> None:
