@@ -505,7 +505,7 @@ REPAIRS = (
                 "ThreadWriter, ThreadQueueWriter and ProcessQueueWriter",
                 {
                     "filename, outdir, target,\n                                          **self._kwds)": (
-                        "filename, outdir, _workers.copied(target), **self._kwds)"
+                        "filename, outdir, _workers.copied_for_worker(self, target), **self._kwds)"
                     ),
                     "filename, outdir, target]": "filename, outdir, _workers.copied(target)]",
                 },

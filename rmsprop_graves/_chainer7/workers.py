@@ -100,6 +100,15 @@ def copied(target: Any) -> Any:
     return copy.deepcopy(target) if isinstance(target, dict) else target
 
 
+def copied_for_worker(writer: Any, target: Any) -> Any:
+    """Returns a copy for a StandardWriter's worker, unless it is ProcessWriter's.
+
+    A process has its own memory from the start: by fork, or pickled before `start` returns.
+    """
+    process_writer: Any = sys.modules["chainer.training.extensions.snapshot_writers"].ProcessWriter
+    return target if type(writer).create_worker is process_writer.create_worker else copied(target)
+
+
 def copied_for(writer: Any, target: Any) -> Any:
     """Returns what to hand to a snapshot writer: a copy, because any writer may write later, in a thread for example.
 
