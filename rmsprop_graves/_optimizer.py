@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from types import GeneratorType
 from typing import Any, Iterable
 
-from chainer import Link
+from chainer import Link, Variable
 from chainer.backend import GpuDevice
 from chainer.optimizer import GradientMethod, HyperparameterProxy
 from chainer.serializer import Deserializer
@@ -65,6 +66,12 @@ class RMSpropGraves(GradientMethod):
         momentum: float = DEFAULTS["momentum"],
         eps: float = DEFAULTS["eps"],
     ) -> None:
+        first = lr[0] if isinstance(lr, (list, tuple)) and lr else lr
+        if isinstance(first, (Link, GeneratorType)) or (first is not lr and isinstance(first, Variable)):
+            raise TypeError(
+                f"lr must be a number, got {_kind_of(lr)}: pass the model to setup, as in "
+                f"{type(self).__name__}().setup(model)"
+            )
         super().__init__()
         self.hyperparam = Hyperparameter()
         for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
@@ -96,8 +103,10 @@ class RMSpropGraves(GradientMethod):
             TypeError: ``link`` is not a ``chainer.Link``.
             ImportError: The model is on a GPU, and CuPy is too old.
         """
-        # Chainer raises the TypeError.
-        if isinstance(link, Link) and any(isinstance(param.device, GpuDevice) for param in link.params()):
+        if not isinstance(link, Link):
+            advice = "create the model first" if isinstance(link, type) else "put several links into a ChainList"
+            raise TypeError(f"optimization target must be a link, got {_kind_of(link)}: {advice}")
+        if any(isinstance(param.device, GpuDevice) for param in link.params()):
             kernels.on_gpu()
         self._plan = None
         return super().setup(link)  # type: ignore[no-any-return]
@@ -116,14 +125,16 @@ class RMSpropGraves(GradientMethod):
 
         Raises:
             RuntimeError: The optimizer is not set up.
-            ValueError: A gradient or a state has another shape than its parameter, a state is missing, or a parameter
-                or state is read-only or has elements that share memory; no parameter has been stepped.
-            TypeError: A gradient is not an array of real numbers, a parameter does not hold real floating-point
-                numbers, or a state has another dtype than its parameter; no parameter has been stepped.
+            TypeError: ``lossfun`` is not callable or does not return a Variable; no gradient has been cleared. Or a
+                gradient is not an array of real numbers, a parameter does not hold real floating-point numbers, or a
+                state has another dtype than its parameter; no parameter has been stepped.
+            ValueError: The loss has more than one element, or none, and no gradient of its own; no gradient has been
+                cleared. Or a gradient or a state has another shape than its parameter, a state is missing, or a
+                parameter or state is read-only or has elements that share memory; no parameter has been stepped.
         """
         self._check_set_up()
         if lossfun is not None:
-            loss = lossfun(*args, **kwds)
+            loss = _loss_of(lossfun, args, kwds)
             if getattr(self, "_use_cleargrads", True):
                 self.target.cleargrads()
             else:
@@ -185,6 +196,40 @@ class RMSpropGraves(GradientMethod):
             _checkpoint.load_optimizer(self, serializer, RMSpropGravesRule)
         else:
             _checkpoint.save_optimizer(self, serializer)
+
+
+def _loss_of(lossfun: Any, args: Any, kwds: Any) -> Any:
+    """Returns the loss.
+
+    Raises:
+        TypeError: ``lossfun`` is not callable, or its result is not a Variable.
+        ValueError: The loss is not a scalar and has no gradient to start with.
+    """
+    if not callable(lossfun):
+        raise TypeError(
+            f"lossfun must be a function that returns the loss, got {_kind_of(lossfun)}: "
+            "write update(lambda: loss), or model.cleargrads(), loss.backward() and update()"
+        )
+    loss = lossfun(*args, **kwds)
+    if not hasattr(loss, "backward"):
+        advice = "return the loss itself, neither its array nor a tuple" if loss is not None else "return the loss"
+        raise TypeError(f"lossfun must return a chainer.Variable, got {_kind_of(loss)}: {advice}")
+    if isinstance(loss, Variable) and loss.array is None:
+        raise ValueError("the loss has no array: it is a parameter that is not initialized")
+    if isinstance(loss, Variable) and loss.array.size != 1 and loss.grad_var is None:
+        raise ValueError(
+            f"the loss must be a scalar, got the shape {loss.shape}: return F.sum or F.mean of it, or set its grad"
+        )
+    return loss
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _lacks_grad(params: Iterable[Any]) -> bool:

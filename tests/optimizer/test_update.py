@@ -62,10 +62,158 @@ def test_setup_returns_the_optimizer_and_starts_over():
     assert model.p0.update_rule.state is None
 
 
-def test_setup_refuses_anything_but_a_link():
-    """Chainer raises the error."""
-    with pytest.raises(TypeError, match="optimization target must be a link"):
-        RMSpropGraves().setup([numpy.ones(1)])
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ([L.Linear(1, 1)], "got a list: put several links into a ChainList"),
+        ({"a": L.Linear(1, 1)}, "got a dict: put several links into a ChainList"),
+        (L.Linear(1, 1).params(), "got a generator: "),
+        (L.Linear(1, 1).W, "got a Parameter: "),
+        (RMSpropGraves(), "got a RMSpropGraves: "),
+        (L.Linear, "got the class Linear: create the model first"),
+        (None, "got None: "),
+    ],
+    ids=str,
+)
+def test_setup_refuses_anything_but_a_link(target, advice):
+    """The error begins as Chainer's. The optimizer keeps the model that it had."""
+    model = Arrays([1.0])
+    optimizer = RMSpropGraves().setup(model)
+    rule, model.p0.grad = model.p0.update_rule, numpy.ones(1)
+    optimizer.update()
+    with pytest.raises(TypeError, match=f"^optimization target must be a link, {advice}"):
+        optimizer.setup(target)
+    assert (optimizer.target, optimizer.t, model.p0.update_rule) == (model, 1, rule)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda model: model,
+        lambda model: model.params(),
+        lambda model: model.namedparams(),
+        lambda model: list(model.params()),
+        lambda model: tuple(model.params()),
+        lambda model: [model, model],
+    ],
+    ids=["model", "params", "namedparams", "list of params", "tuple of params", "list of models"],
+)
+def test_a_model_as_the_first_argument_is_refused_with_advice(first):
+    """Other libraries' optimizers take the parameters there."""
+    with pytest.raises(TypeError, match=r"^lr must be a number, got an? \w+: .* RMSpropGraves\(\)\.setup\(model\)$"):
+        RMSpropGraves(first(L.Linear(1, 1)))
+
+
+VECTOR = numpy.ones(3, "f4")
+NO_FUNCTION = [
+    chainer.Variable(VECTOR),
+    chainer.Variable(VECTOR[:1]),
+    F.sum(chainer.Variable(VECTOR)),
+    VECTOR,
+    VECTOR[0],
+    1.0,
+    0,
+    "loss",
+    [print],
+    {},
+]
+NO_LOSS = [None, 0.0, VECTOR[0], VECTOR, numpy.array(1.0), (F.sum(chainer.Variable(VECTOR)), 1), [], {}, "loss", print]
+NO_SCALAR = [(3,), (0,), (1, 3), (2, 2), (1, 0)]
+
+
+@pytest.mark.parametrize("use_cleargrads", [True, False])
+@pytest.mark.parametrize(
+    ("lossfun", "error", "message"),
+    [
+        *(
+            (each, TypeError, r"^lossfun must be a function that returns the loss, got an? \w+: ")
+            for each in NO_FUNCTION
+        ),
+        *(
+            (
+                lambda each=each: each,
+                TypeError,
+                r"^lossfun must return a chainer\.Variable, got (an? \w+|None): return ",
+            )
+            for each in NO_LOSS
+        ),
+        *(
+            (
+                make(numpy.ones(shape, "f4")),
+                ValueError,
+                rf"^the loss must be a scalar, got the shape \({shape[0]},.*F\.sum",
+            )
+            for shape in NO_SCALAR
+            for make in (
+                lambda array: lambda: chainer.Variable(array),
+                lambda array: lambda: F.identity(chainer.Variable(array)),
+            )
+        ),
+        (lambda: chainer.Parameter(), ValueError, "^the loss has no array: "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_no_loss_is_refused_before_anything_has_changed(lossfun, error, message, use_cleargrads):
+    """No gradient has been cleared, no hook called, no update counted. The next update works."""
+    hooked = []
+    model = Arrays(*gradients((2, 3), 4))
+    optimizer = RMSpropGraves().setup(model)
+    optimizer.use_cleargrads(use_cleargrads)
+    optimizer.add_hook(lambda _: hooked.append(1), "hook", timing="pre")
+    model.set_grads(*gradients((2, 3), 4))
+    before = [(param.array.tobytes(), param.grad.tobytes()) for param in model.params()]
+    with pytest.raises(error, match=message):
+        optimizer.update(lossfun)
+    assert [(param.array.tobytes(), param.grad.tobytes()) for param in model.params()] == before
+    assert (optimizer.t, hooked, [param.update_rule.t for param in model.params()]) == (0, [], [0, 0])
+    optimizer.update()
+    assert (optimizer.t, hooked) == (1, [1])
+
+
+class _Classifier(L.Linear):
+    def forward(self, x, scale=1):
+        return scale * F.sum(super().forward(x) ** 2)
+
+
+class _OwnLoss:
+    def __init__(self, loss):
+        self.loss = loss
+
+    def backward(self, loss_scale=None):
+        self.loss.backward(loss_scale=loss_scale)
+
+
+def _with_grad(loss):
+    loss.grad = numpy.full_like(loss.array, 0.5)
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("lossfun", "arguments"),
+    [
+        (lambda model: model, (2,)),
+        (lambda model: model.forward, (2,)),
+        (lambda model: lambda x: F.reshape(model(x), (1,)), ()),
+        (lambda model: lambda x: F.reshape(model(x), (1, 1, 1)), ()),
+        (lambda model: lambda x: _with_grad(L.Linear.forward(model, x)), ()),
+        (lambda model: lambda x: _OwnLoss(model(x)), ()),
+    ],
+    ids=["link", "method", "shape (1,)", "shape (1, 1, 1)", "vector with a gradient", "own object"],
+)
+@pytest.mark.filterwarnings("ignore:Treating a variable with only one element:DeprecationWarning")
+def test_every_loss_that_chainer_takes_is_taken(lossfun, arguments):
+    """A callable link, one element in any shape, any shape that has a gradient, and objects with a backward method."""
+
+    def prepare(cls):
+        numpy.random.seed(0)
+        return cls(lr=1e-2).setup(_Classifier(3, 1))
+
+    def step(optimizer, t):
+        optimizer.target.W.cleargrad()
+        given = numpy.full((1, 3), t, "f4")
+        optimizer.update(lossfun(optimizer.target), given, *arguments)
+
+    assert_trains_as_chainers(prepare, step)
 
 
 def test_update_calls_the_loss_function_with_its_arguments():
