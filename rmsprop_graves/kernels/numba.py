@@ -13,6 +13,7 @@ from typing import Any, Iterable
 import numba
 import numpy
 from llvmlite import ir
+from numba.core.caching import NullCache
 from numba.extending import intrinsic
 
 from rmsprop_graves.kernels import numpy as numpy_kernel
@@ -163,21 +164,28 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 _DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 
 
+_COMPILED_ANEW = "The update is compiled anew in each process"
+
+
 def _can_cache() -> bool:
     try:
         # Numba looks for a cache folder for this file when it decorates any of its functions.
         numba.njit(cache=True)(_fit)
-    except RuntimeError as error:
+    except Exception as error:
         warnings.warn(
-            f"{error}. The update is compiled anew in each process; NUMBA_CACHE_DIR may name a folder for it.",
-            RuntimeWarning,
-            stacklevel=2,
+            f"{error}. {_COMPILED_ANEW}; NUMBA_CACHE_DIR may name a folder for it.", RuntimeWarning, stacklevel=2
         )
         return False
     return True
 
 
-_compiled = numba.njit(cache=_can_cache(), **_OPTIONS)
+_CACHE = _can_cache()
+_dispatchers: list[Any] = []
+
+
+def _compiled(function: Any) -> Any:
+    _dispatchers.append(numba.njit(cache=_CACHE, **_OPTIONS)(function))
+    return _dispatchers[-1]
 
 
 @_compiled
@@ -417,4 +425,39 @@ def _prove() -> None:
         proof._step(addresses, numpy.ones((1, len(NAMES))), numpy.zeros(1, numpy.intp), ())
 
 
-_prove()
+def _prove_numbers() -> None:
+    """Checks that the compiled loop gives the bits of the NumPy kernel. A damaged cache may hold other code."""
+    for dtype in _DTYPES:
+        numbers = [numpy.sin(numpy.arange(203, dtype=dtype) * k) for k in (1, 2, 3, 4, 5)]
+        numbers[1][:3] = 0, numpy.finfo(dtype).tiny / 8, -1e5
+        arrays, expected = [list(map(numpy.copy, numbers)) for _ in range(2)]
+        # A program may have made NumPy raise an error where a number underflows.
+        with numpy.errstate(all="ignore"):
+            for kernel_step, five in ((step, arrays), (numpy_kernel.step, expected)):
+                kernel_step(*five, lr=0.1, alpha=0.95, momentum=0.9, eps=1e-4)
+        if any(array.tobytes() != other.tobytes() for array, other in zip(arrays, expected)):
+            raise ImportError("the compiled update gives other numbers than NumPy")
+
+
+def _prove_all() -> None:
+    _prove()
+    _prove_numbers()
+
+
+try:
+    _prove_all()
+except Exception as error:
+    if not _CACHE:
+        raise
+    # The cause may be Numba's cache: a damaged file, a full disk. Numba passes errors of loading and saving on.
+    _folder = _dispatchers[0].stats.cache_path
+    for _dispatcher in _dispatchers:
+        _dispatcher._cache = NullCache()
+        _dispatcher.recompile()
+    _prove_all()
+    warnings.warn(
+        f"Numba's cache in {_folder} cannot be used ({type(error).__name__}: {error}). {_COMPILED_ANEW}. "
+        "Delete that folder, make room on its disk, or let NUMBA_CACHE_DIR name another one.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
