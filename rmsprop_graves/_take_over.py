@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import re
 import sys
+from typing import Any
 
 from rmsprop_graves._chainer7 import processes
-from rmsprop_graves._chainer7.loader import when_imported
+from rmsprop_graves._chainer7.loader import is_half_imported, when_imported
 
 
 def install_in_chainer() -> None:
@@ -37,19 +39,25 @@ def launch() -> None:
 
 
 def _install() -> None:
-    # A program may import a private module first, as pickles of 1.0.0 do, and that module then imports Chainer. It is
-    # half imported now, but the class needs all of it: import it anew. The first import then returns the new module.
-    half_imported = [
-        name
-        for name, module in list(sys.modules.items())
-        if name.startswith("rmsprop_graves.") and getattr(getattr(module, "__spec__", None), "_initializing", False)
-    ]
-    for name in half_imported:
-        del sys.modules[name]
-    for name in half_imported:
-        importlib.import_module(name)
     import chainer
 
-    from rmsprop_graves import RMSpropGraves
+    if is_half_imported(chainer):
+        # A program may import a private module first, as pickles of 1.0.0 do, and that module then imports Chainer.
+        # It is half imported now, in this thread or in another one that waits for Chainer, but the class needs all of
+        # it: load it anew, inner modules first. The first import then returns the new module.
+        for name, module in reversed(list(sys.modules.items())):
+            if re.fullmatch(r"rmsprop_graves\._[a-z]+", name) and is_half_imported(module):
+                _load_anew(name, module)
+
+    # By the private name, which never waits for that other thread.
+    from rmsprop_graves._optimizer import RMSpropGraves
 
     chainer.optimizers.RMSpropGraves = RMSpropGraves
+
+
+def _load_anew(name: str, module: Any) -> None:
+    spec: Any = importlib.util.spec_from_loader(name, module.__spec__.loader)
+    new = importlib.util.module_from_spec(spec)
+    sys.modules[name] = new
+    spec.loader.exec_module(new)
+    setattr(sys.modules["rmsprop_graves"], name.rpartition(".")[2], new)

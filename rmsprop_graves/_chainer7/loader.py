@@ -6,6 +6,8 @@ source replaced. Line numbers stay the same, so tracebacks and `inspect.getsourc
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
@@ -55,8 +57,8 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        repairs, call = repairs_of(fullname), _calls.get(fullname)
-        if not (repairs or call):
+        repairs = repairs_of(fullname)
+        if not (repairs or fullname in _calls):
             return None
         # Any finder may know the module, for example that of an editable installation.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
@@ -71,23 +73,24 @@ class _Finder(MetaPathFinder):
                     name=fullname,
                 )
             spec.loader = _RepairingLoader(fullname, spec.loader.path)
-        if call:
-            _call_after(spec.loader, call)
+        if fullname in _calls:
+            _call_after(spec.loader, fullname)
         return spec
 
 
-def _call_after(loader: Any, call: Callable[[], None]) -> None:
+def _call_after(loader: Any, name: str) -> None:
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        call()
+        _calls[name]()
 
     loader.exec_module = exec_module
 
 
 _finder = _Finder()
-_calls: dict[str, Callable[[], None]] = {}
+# Chainer's entry is there from the start, because a thread may set its call while another one imports Chainer.
+_calls: dict[str, Callable[[], None]] = {"chainer": lambda: None}
 
 
 def make_importable() -> None:
@@ -114,5 +117,14 @@ def make_importable() -> None:
 def when_imported(name: str, call: Callable[[], None]) -> None:
     """Calls `call` at once if the module has been imported, and after every later import of it."""
     _calls[name] = call
+    if is_half_imported(sys.modules.get(name)):
+        # Wait for the thread that imports it. If that fails, a later import makes the call.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
     if name in sys.modules:
         call()
+
+
+def is_half_imported(module: ModuleType | None) -> bool:
+    """Whether a module's code is still being executed, perhaps by another thread."""
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)

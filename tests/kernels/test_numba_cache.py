@@ -1,4 +1,4 @@
-"""Numba's cache on disk may be damaged, of another program, or on a full disk: the compiled update works without it."""
+"""Without a cache on disk that works, damaged or on a full disk, the compiled update goes on."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def files_of(folder):
 
 
 def assert_goes_on(folder, printed, before=""):
-    """The compiled kernel gives the same bits, after at most one warning, which names the folder and says what to do."""
+    """The compiled kernel gives the same bits. At most one warning names the folder and says what to do."""
     found, warned = run_updates(folder, before)
     assert found == printed
     assert warned.count("RuntimeWarning") <= 1, warned
