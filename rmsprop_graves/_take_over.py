@@ -46,7 +46,7 @@ def _install() -> None:
         # It is half imported now, in this thread or in another one that waits for Chainer, but the class needs all of
         # it: load it anew, inner modules first. The first import then returns the new module.
         for name, module in reversed(list(sys.modules.items())):
-            if re.fullmatch(r"rmsprop_graves\._[a-z]+", name) and is_half_imported(module):
+            if re.fullmatch(r"rmsprop_graves\._[a-z][a-z_]*", name) and is_half_imported(module):
                 _load_anew(name, module)
 
     # By the private name, which never waits for that other thread.
