@@ -60,7 +60,7 @@ def load_optimizer(optimizer: Any, deserializer: Any, rule_class: type) -> None:
     try:
         attributes: dict[str, Any] = {key: _read_count(entries, key) for key in (T, EPOCH)}
         if entries.missing:
-            raise not_there(entries.missing[0])
+            raise not_there(f"{entries.prefix}{entries.missing[0]}")
         if optimizer._loss_scaling_is_dynamic:
             attributes[f"_{LOSS_SCALE}"] = _read_loss_scale(entries, optimizer._loss_scale_max)
             attributes[f"_{NAN_EVER}"] = entries.read_scalar(NAN_EVER, "b", -1, "a truth value")

@@ -23,6 +23,7 @@ OF_BOTH = [
     pytest.param("npz", load_npz, id="npz"),
     pytest.param("npz", rmsprop_graves.load_npz, id="npz-untrusted"),
     pytest.param("h5", load_hdf5, id="hdf5", marks=needs_h5py),
+    pytest.param("h5", rmsprop_graves.load_hdf5, id="hdf5-untrusted", marks=needs_h5py),
 ]
 
 
