@@ -26,18 +26,21 @@ def fault_of(array: Any) -> str | None:
     return None if getattr(flags, "writeable", True) else "is read-only"
 
 
-def refuse_unfit(param: Any, **others: Any) -> None:
-    """Raises an error that names the array if a step cannot write it.
+def refuse_unfit(param: Any, grad: Any, **states: Any) -> None:
+    """Raises an error that names the array if a step cannot read or write it.
 
     Args:
         param: The parameter.
-        **others: The states, by name.
+        grad: Its gradient, which is only read.
+        **states: The states, by name.
 
     Raises:
         TypeError: A dtype is not a real floating dtype.
-        ValueError: An array is read-only, or overlaps itself, or a state has another shape than the parameter.
+        ValueError: An array is read-only, or overlaps itself, or an array has another shape than the parameter.
     """
-    for name, array in {"param": param, **others}.items():
+    if grad.shape != param.shape:
+        raise ValueError(f"grad must be of shape {param.shape}, got {grad.shape}")
+    for name, array in {"param": param, **states}.items():
         if array.dtype.kind != "f":
             raise TypeError(f"{name} must be of a real floating dtype, got {array.dtype}")
         if array.shape != param.shape:

@@ -47,9 +47,13 @@ def step(
     types = cuda.TYPES.get(param.dtype.char)
     if types is None:
         raise TypeError(f"param must be of {', '.join(cuda.DTYPES)}, got {param.dtype}")
-    # CuPy itself refuses other shapes before it launches a kernel.
-    if not (param.dtype == n.dtype == g.dtype == delta.dtype and are_contiguous((param, n, g, delta))):
-        refuse_unfit(param, n=n, g=g, delta=delta)
+    # CuPy itself refuses states of other shapes before it launches a kernel, but broadcasts a gradient.
+    if not (
+        param.dtype == n.dtype == g.dtype == delta.dtype
+        and param.shape == grad.shape
+        and are_contiguous((param, n, g, delta))
+    ):
+        refuse_unfit(param, grad, n=n, g=g, delta=delta)
     _kernel(types[1])(grad, *floats_of(lr, alpha, momentum, eps), param, n, g, delta)
 
 

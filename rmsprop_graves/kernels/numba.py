@@ -53,7 +53,7 @@ def step(
 
     Raises:
         TypeError: The dtype of ``param`` or a state is not a real floating dtype; nothing is written.
-        ValueError: ``param`` or a state is read-only, has elements that share memory, or a state has another shape;
+        ValueError: ``param`` or a state is read-only, has elements that share memory, or an array has another shape;
             nothing is written.
     """
     arrays = (param, grad, n, g, delta)

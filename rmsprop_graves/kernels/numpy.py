@@ -50,7 +50,7 @@ def step(
 
     Raises:
         TypeError: The dtype of ``param`` or a state is not a real floating dtype; nothing is written.
-        ValueError: ``param`` or a state is read-only, has elements that share memory, or a state has another shape;
+        ValueError: ``param`` or a state is read-only, has elements that share memory, or an array has another shape;
             nothing is written.
     """
     # A subclass may redefine operators: `*` of numpy.matrix is the matrix product.
@@ -60,14 +60,14 @@ def step(
     if not (
         is_uniform
         and dtype.kind == "f"
-        and shape == n.shape == g.shape == delta.shape
+        and shape == grad.shape == n.shape == g.shape == delta.shape
         # Contiguous and writable, as nearly all arrays are.
         and param.flags.carray
         and n.flags.carray
         and g.flags.carray
         and delta.flags.carray
     ):
-        refuse_unfit(param, n=n, g=g, delta=delta)
+        refuse_unfit(param, grad, n=n, g=g, delta=delta)
     if param.ndim == 0:
         # NumPy returns scalars for zero-dimensional arrays, and scalars cannot be written in place.
         param, grad, n, g, delta = (array.reshape(1) for array in (param, grad, n, g, delta))

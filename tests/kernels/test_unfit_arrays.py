@@ -41,12 +41,26 @@ def test_a_kernel_names_the_array_that_it_cannot_write(module, fault, error, mes
     kernel = pytest.importorskip(f"rmsprop_graves.kernels.{module}", exc_type=ImportError)
     arrays = {one: numpy.ones(shape, dtype) for one in NAMES}
     arrays[name] = fault(arrays[name])
-    # Against a parameter of another shape, every state is wrong.
-    named = "n" if (name, message) == ("param", "must be of shape ") else name
+    # Against a parameter of another shape, every array is wrong.
+    named = "grad" if (name, message) == ("param", "must be of shape ") else name
     with pytest.raises(error, match=f"^{named} {message}"):
         kernel.step(**arrays, **HYPERPARAMETERS)
     for one, array in arrays.items():
         assert (array == 1).all(), one
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(), (1,), (3, 2), (6,), (1, 2, 3)])
+@pytest.mark.parametrize("module", ["numpy", "numba"])
+def test_a_kernel_refuses_a_gradient_of_another_shape(module, shape, dtype):
+    """The NumPy kernel decayed g before it found that, and broadcast a single float16 gradient."""
+    kernel = pytest.importorskip(f"rmsprop_graves.kernels.{module}", exc_type=ImportError)
+    arrays = {one: numpy.ones((2, 3), dtype) for one in NAMES}
+    arrays["grad"] = numpy.ones(shape, dtype)
+    with pytest.raises(ValueError, match=r"^grad must be of shape \(2, 3\), got "):
+        kernel.step(**arrays, **HYPERPARAMETERS)
+    for array in arrays.values():
+        assert (array == 1).all()
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -59,8 +73,11 @@ def test_the_cupy_kernel_names_the_array_that_it_cannot_write(gpu, name, fault):
     arrays[name] = arrays[name]._view(change(arrays[name].host))
     if name == "param" and error is TypeError:
         message = "must be of float16, float32, float64"
-    # CuPy itself refuses another shape.
-    with pytest.raises(error, match="^Out shape is mismatched" if fault == "another shape" else f"^{name} {message}"):
+    expected = f"^{name} {message}"
+    if fault == "another shape":
+        # CuPy itself refuses a state of another shape.
+        expected = "^grad must be of shape" if name == "param" else "^Out shape is mismatched"
+    with pytest.raises(error, match=expected):
         kernel.step(**arrays, **HYPERPARAMETERS)
     assert not gpu.launches
 

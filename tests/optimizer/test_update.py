@@ -73,7 +73,7 @@ def test_setup_returns_the_optimizer_and_starts_over():
         (L.Linear, "got the class Linear: create the model first"),
         (None, "got None: "),
     ],
-    ids=str,
+    ids=["list", "dict", "generator", "parameter", "optimizer", "class", "None"],
 )
 def test_setup_refuses_anything_but_a_link(target, advice):
     """The error begins as Chainer's. The optimizer keeps the model that it had."""
