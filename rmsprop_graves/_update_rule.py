@@ -12,7 +12,7 @@ from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, as_floats
-from rmsprop_graves.kernels.arrays import are_contiguous, fault_of
+from rmsprop_graves.kernels.arrays import are_writable, fault_of
 
 _default_hyperparam = Hyperparameter()
 for _name, _value in DEFAULTS.items():
@@ -213,16 +213,31 @@ def refuse_misfits_of(params: Iterable[Any]) -> None:
         grad = param._grad if param._grad_var is None else param._grad_var.array
         if array is None or grad is None:
             continue
+        state = rule._state
         # Chainer converts the gradient of a master.
         is_wide = rule._use_fp32_update and array.dtype == _HALF
-        master = None if rule._fp32_param is None else rule._fp32_param._data[0]
-        # A master of another shape is made anew, and a loaded one may be.
-        has_master = is_wide and master is not None and master.shape == array.shape and not rule._unsettled
+        written, converted, has_master = array, grad, False
+        if is_wide and rule._fp32_param is not None and not rule._unsettled:
+            master = rule._fp32_param._data[0]
+            # A master of another shape is made anew, and a loaded one may be.
+            if master is not None and master.shape == array.shape:
+                written, has_master = master, True
+                if type(grad) is type(array) and grad.shape == array.shape and grad.dtype == _HALF:
+                    converted = master
+        if state and has_master is is_wide:
+            n, g, delta = state.get("n"), state.get("g"), state.get("delta")
+            if (
+                _match(written, converted, n, g, delta)
+                and (type(written) is numpy.ndarray or type(written) is cuda.ndarray)
+                and are_writable(written, n, g, delta)
+                and (not has_master or written.dtype == _SINGLE)
+            ):
+                continue
         refuse_misfits(
             param.name,
-            master if has_master else array,
+            written,
             grad,
-            rule.state,
+            state,
             is_wide=is_wide,
             # An update with a master replaces the parameter's array, and does not write it.
             writes_param=has_master or not is_wide,
@@ -262,11 +277,6 @@ def refuse_misfits(
         TypeError: The gradient is not an array of real numbers, or the parameter or a state not an array of
             floating-point numbers, or a state has another dtype than the parameter.
     """
-    # A float16 array in place of a master stands for one that the update will make.
-    if state and not (is_wide and param.dtype == _HALF):
-        states = state.get("n"), state.get("g"), state.get("delta")
-        if _match(param, grad, *states) and _are_contiguous(param, *states):
-            return
     floating = "real floating numbers"
     _refuse_misfit(name, "an array", param, param, "f", floating)
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
@@ -307,13 +317,6 @@ def _match(param: Any, grad: Any, n: Any, g: Any, delta: Any) -> bool:
         and dtype == grad.dtype == n.dtype == g.dtype == delta.dtype
         and shape == grad.shape == n.shape == g.shape == delta.shape
     )
-
-
-def _are_contiguous(param: Any, n: Any, g: Any, delta: Any) -> bool:
-    """Whether arrays are contiguous and writable. Such an array does not overlap itself."""
-    if type(param) is numpy.ndarray:
-        return param.flags.carray and n.flags.carray and g.flags.carray and delta.flags.carray
-    return type(param) is cuda.ndarray and are_contiguous((param, n, g, delta))
 
 
 def _refuse_dtype(name: str, what: str, array: Any, expected: list[Any]) -> None:

@@ -16,6 +16,17 @@ def are_contiguous(arrays: Iterable[Any]) -> bool:
         return all(array.flags.c_contiguous for array in arrays)
 
 
+def are_writable(param: Any, n: Any, g: Any, delta: Any) -> bool:
+    """Whether arrays of one type can be written in place, as nearly all can: contiguous ones without a fault."""
+    if type(param) is not numpy.ndarray:
+        return not isinstance(param, numpy.ndarray) and are_contiguous((param, n, g, delta))
+    # Faster than a loop.
+    if param.flags.carray and n.flags.carray and g.flags.carray and delta.flags.carray:
+        return True
+    # NumPy's `farray` is true of arrays in neither order.
+    return all(array.flags.forc and array.flags.writeable for array in (param, n, g, delta))
+
+
 def fault_of(array: Any) -> str | None:
     """Why an array of NumPy or CuPy cannot be written in place, as "is read-only" for example; None if it can be."""
     flags = array.flags

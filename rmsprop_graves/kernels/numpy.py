@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from rmsprop_graves.kernels.arrays import refuse_unfit
+from rmsprop_graves.kernels.arrays import are_writable, refuse_unfit
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # Elements of a block: five arrays and two temporaries of this length fit into a core's second-level cache, and the
@@ -61,11 +61,7 @@ def step(
         is_uniform
         and dtype.kind == "f"
         and shape == grad.shape == n.shape == g.shape == delta.shape
-        # Contiguous and writable, as nearly all arrays are.
-        and param.flags.carray
-        and n.flags.carray
-        and g.flags.carray
-        and delta.flags.carray
+        and are_writable(param, n, g, delta)
     ):
         refuse_unfit(param, grad, n=n, g=g, delta=delta)
     if param.ndim == 0:
