@@ -451,10 +451,14 @@ except Exception as error:
         raise
     # The cause may be Numba's cache: a damaged file, a full disk. Numba passes errors of loading and saving on.
     _folder = _dispatchers[0].stats.cache_path
-    for _dispatcher in _dispatchers:
-        _dispatcher._cache = NullCache()
-        _dispatcher.recompile()
-    _prove_all()
+    try:
+        for _dispatcher in _dispatchers:
+            _dispatcher._cache = NullCache()
+            _dispatcher.recompile()
+        _prove_all()
+    except Exception:
+        # It was not the cache.
+        raise error from None
     warnings.warn(
         f"Numba's cache in {_folder} cannot be used ({type(error).__name__}: {error}). {_COMPILED_ANEW}. "
         "Delete that folder, make room on its disk, or let NUMBA_CACHE_DIR name another one.",
