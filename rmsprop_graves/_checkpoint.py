@@ -316,6 +316,8 @@ def keys_of(source: Any) -> list[str] | None:
             keys += (key[len(source.path) :] for key in source.npz if key.startswith(source.path))
         else:
             source.group.visititems(lambda name, one: keys.append(name) if hasattr(one, "shape") else None)
+            # h5py gives bytes for a name that is not UTF-8.
+            keys = [key if isinstance(key, str) else key.decode(errors="backslashreplace") for key in keys]
     except Exception:  # this only improves an error
         return None
     return keys

@@ -70,9 +70,12 @@ class Entries(Deserializer):
     def of_rule(self, path: str, param: Any) -> Entries:
         """Returns the entries of a parameter's rule."""
         prefix = f"{self.prefix.rstrip('/')}/{path.strip('/')}/"
+        # Without strict, Chainer's hdf5 deserializer of a path that is not in the file has no group to look into.
+        is_empty = getattr(self.source, "group", self) is None
         try:
-            entries = Entries(self.source[path], param=param)
+            entries = Entries(self.source if is_empty else self.source[path], param=param)
         except Exception as error:
+            raise_wrapped_interrupt(error)
             raise _unreadable(prefix[:-1], error) from error
         entries.prefix = prefix
         return entries
@@ -102,6 +105,7 @@ class Entries(Deserializer):
                 raise
             raise ValueError(f"{self.prefix}{key}: its header cannot be read (MemoryError)") from None
         except Exception as error:  # a file may be broken in any way
+            raise_wrapped_interrupt(error)
             # The operating system's errors have a number; h5py raises OSError without one for a broken file.
             if isinstance(error, OSError) and error.errno not in {None, *ERRNOS_OF_DAMAGE}:
                 raise
@@ -183,6 +187,15 @@ class Entries(Deserializer):
             if expected:
                 found = "NaN" if numpy.isnan(extreme) else extreme
                 raise ValueError(f"{self.prefix}{key}: found {found}, expected {expected}")
+
+
+def raise_wrapped_interrupt(error: Exception) -> None:
+    """Raises the KeyboardInterrupt or MemoryError that came within a compiled library as a SystemError."""
+    cause = error.__cause__
+    if isinstance(error, SystemError) and (
+        isinstance(cause, MemoryError) or not isinstance(cause, (Exception, type(None)))
+    ):
+        raise cause
 
 
 def not_there(path: str) -> KeyError:

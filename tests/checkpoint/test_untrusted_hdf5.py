@@ -12,7 +12,7 @@ import pytest
 from chainer.serializers import load_hdf5, save_hdf5
 from checkpoint.training import copy_params, everything_of, fresh, model_of, train
 from file_formats import h5py, needs_h5py
-from models import arrays_of, assert_same_bits
+from models import arrays_of, assert_same_bits, snapshot_of
 
 import rmsprop_graves
 
@@ -179,3 +179,35 @@ def test_errors_of_files_that_are_missing_or_not_hdf5(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match="load_hdf5 needs h5py"):
         rmsprop_graves.load_hdf5(tmp_path / "text.h5", fresh())
+
+
+@pytest.mark.parametrize("load", [load_hdf5, rmsprop_graves.load_hdf5])
+def test_a_name_that_is_no_utf8_is_described_too(tmp_path, load):
+    """h5py returns such a name as bytes, which failed with a TypeError."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[b"a\xff"] = 1
+    with pytest.raises(KeyError, match=r"a\.h5: t: .*it holds a"):
+        load(str(tmp_path / "a.h5"), fresh())
+
+
+def test_a_path_that_is_not_in_the_file_changes_nothing_without_strict(tmp_path):
+    """As with load_npz; it failed with an AttributeError of a group that is not there."""
+    optimizer = fresh()
+    train(optimizer, 2)
+    before = snapshot_of(optimizer)
+    save_hdf5(str(tmp_path / "a.h5"), optimizer)
+    rmsprop_graves.load_hdf5(str(tmp_path / "a.h5"), optimizer, path="elsewhere", strict=False)
+    assert_same_bits(snapshot_of(optimizer), before)
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt(), MemoryError()])
+def test_an_interrupt_within_h5py_is_not_taken_for_damage(tmp_path, monkeypatch, cause):
+    """Compiled code that is interrupted as it returns raises a SystemError whose cause is the interrupt."""
+    save_hdf5(str(tmp_path / "a.h5"), fresh())
+
+    def interrupted(*args):
+        raise SystemError("returned a result with an exception set") from cause
+
+    monkeypatch.setattr(h5py.Group, "__getitem__", interrupted)
+    with pytest.raises(type(cause)):
+        rmsprop_graves.load_hdf5(str(tmp_path / "a.h5"), fresh())
