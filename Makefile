@@ -24,7 +24,7 @@ INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-const
 
 # A virtual environment that could not be made whole is not taken for one.
 .DELETE_ON_ERROR:
-.PHONY: demo test test-long coverage lint bench clients train-clients chainer-record record docs docs-test figures dist gpu \
+.PHONY: demo test test-long test-search coverage lint bench clients train-clients chainer-record record docs docs-test figures dist gpu \
 	matrix clean
 
 demo: $(VENV)/examples
@@ -35,6 +35,9 @@ test: $(VENV)/$(EXTRAS) $(OPTIONAL:%=$(VENV)/wheels-%)
 
 test-long: $(VENV)/$(EXTRAS) $(OPTIONAL:%=$(VENV)/wheels-%)
 	$(BIN)/pytest $(PYTEST) -m long
+
+test-search: $(VENV)/$(EXTRAS) $(OPTIONAL:%=$(VENV)/wheels-%)
+	$(BIN)/pytest $(PYTEST) -m search
 
 coverage: $(VENV)/$(EXTRAS),coverage $(OPTIONAL:%=$(VENV)/wheels-%)
 	$(BIN)/coverage run $(BIN)/pytest -p no:xdist

@@ -122,7 +122,7 @@ def test_first_uses_in_two_threads_at_once(begin, pair):
     assert_all_work(begin, *pair)
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("begin", BEGINS)
 def test_every_pair_of_first_uses(begin):
     """With two intervals of switching between threads."""
@@ -130,7 +130,7 @@ def test_every_pair_of_first_uses(begin):
         assert_all_work(begin, *pair, interval=interval)
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("seed", range(100))
 def test_first_uses_at_random(seed):
     """3 to 8 threads, with and without Numba."""

@@ -159,7 +159,7 @@ def test_an_interrupt_leaves_the_old_or_the_new_optimizer(tmp_path, make, update
     assert found["old"] > 15
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()], ids=["interrupt", "memory"])
 @pytest.mark.parametrize("updates", [0, 2], ids=["fresh", "trained"])
 @pytest.mark.parametrize("kind", ["npz", pytest.param("hdf5", marks=needs_h5py), "dictionary"])
@@ -275,7 +275,7 @@ NO_MEMORY = """
 """
 
 
-@pytest.mark.long
+@pytest.mark.search
 def test_no_memory_at_any_allocation_leaves_the_old_or_the_new_optimizer():
     """Allocations of the interpreter fail one by one, and all from each on."""
     pytest.importorskip("_testcapi")

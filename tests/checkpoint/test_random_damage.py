@@ -59,7 +59,7 @@ def error_of(load, path, optimizer):
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(100), pytest.param(range(100, 5000), marks=pytest.mark.long)], ids=["", "long"]
+    "seeds", [range(100), pytest.param(range(100, 5000), marks=pytest.mark.search)], ids=["", "long"]
 )
 @pytest.mark.parametrize("name", ["npz", "stored npz", pytest.param("hdf5", marks=needs_h5py)])
 def test_a_randomly_damaged_file_loads_as_saved_or_is_refused(tmp_path, name, seeds):

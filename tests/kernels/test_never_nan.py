@@ -162,7 +162,7 @@ def test_no_state_and_no_gradient_at_the_edges_of_a_dtype_gives_nan(dtype, monke
     assert check_edges(dtype, 30, monkeypatch, tmp_path_factory.getbasetemp()) > 10**7
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_hyperparameters_at_the_edges_give_nan(dtype, monkeypatch, tmp_path_factory):
     """The same with every combination of hyperparameters."""

@@ -144,7 +144,7 @@ def test_the_cache_of_other_code_is_replaced(whole, tmp_path):
     assert_goes_on(copied, printed)
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_every_damage_of_every_file(whole, tmp_path, damage):
     """Each file is damaged alone, in every way."""
@@ -153,7 +153,7 @@ def test_every_damage_of_every_file(whole, tmp_path, damage):
         assert_goes_on(damaged(folder, tmp_path / str(number), [(path, damage)]), printed)
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize("mode", ["r", "w"])
 @pytest.mark.parametrize("error", ["EACCES", "EROFS", "EIO", "ENOENT", "ENOSPC", "EMFILE", "ESTALE"])
@@ -164,14 +164,14 @@ def test_every_error_of_the_system(whole, tmp_path, ending, mode, error):
     assert_goes_on(cache, printed, REFUSED.format(ending=ending, mode=mode, error=error))
 
 
-@pytest.mark.long
+@pytest.mark.search
 def test_a_cache_that_vanishes_is_not_missed(whole, tmp_path):
     """Nothing is compiled after the import."""
     folder, printed = whole
     assert "RuntimeWarning" not in assert_goes_on(damaged(folder, tmp_path / "cache", []), printed, VANISHES)
 
 
-@pytest.mark.long
+@pytest.mark.search
 def test_a_file_in_place_of_the_folder_costs_a_warning(whole, tmp_path):
     """Numba then looks for another folder, or has none."""
     path = tmp_path / "cache"

@@ -211,7 +211,7 @@ def test_an_interrupt_at_a_bytecode_leaves_a_launch_whole_or_untouched(call, str
     assert_whole_at_events(call, "KeyboardInterrupt", stride)
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "MemoryError"])
 @pytest.mark.parametrize("call", ["step", "update"])
 def test_an_error_at_every_bytecode_leaves_a_launch_whole_or_untouched(call, error):
@@ -226,7 +226,7 @@ def test_ctrl_c_at_any_time_leaves_a_model_whole(count):
     assert interrupt("at_random", count, 300)[0] == 300
 
 
-@pytest.mark.long
+@pytest.mark.search
 @needs_signals
 @pytest.mark.parametrize("count", [2, 8])
 def test_ctrl_c_leaves_a_model_whole_very_often(count):
