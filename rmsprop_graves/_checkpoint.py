@@ -182,7 +182,8 @@ def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
     names = list(_initial_state(rule) if rule.state is None else rule.state)
     t = _read_count(entries, T)
     if not rule.state and (entries.param is None or entries.param.array is None):
-        entries.refuse_different_shapes([*STATES, MASTER])
+        # Before any of them is read.
+        entries.refuse_different_shapes({key: entries.header(key) for key in (*STATES, MASTER)})
     read = {name: _read_state(rule, entries, name) for name in names}
     found = {name: value for name, value in read.items() if value is not None}
     master = _read_master(rule, entries)
@@ -198,7 +199,7 @@ def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
         optional = [names, [T, *names]]
     if missing and missing not in optional:
         raise not_there(f"{entries.prefix}{missing[0]}")
-    _refuse_different_shapes(found, entries)
+    entries.refuse_different_shapes({name: found.get(name) for name in STATES})
 
     state: dict[str, Any] | None = None
     if T in missing:
@@ -252,13 +253,6 @@ def new_master(initializer: Any, name: str | None) -> Any:
     master = chainer.Parameter(initializer, name=name)
     master.cleargrad()
     return master
-
-
-def _refuse_different_shapes(state: dict[str, Any], entries: Entries) -> None:
-    shapes = {name: state[name].shape for name in STATES if name in state}
-    if len(set(shapes.values())) > 1:
-        words = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-        raise ValueError(f"{entries.prefix[:-1]}: found {words}, expected one shape")
 
 
 def _initial_state(rule: Any) -> dict[str, Any]:

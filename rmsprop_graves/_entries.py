@@ -42,7 +42,7 @@ class Entries(Deserializer):
     # A model, a trainer, or a rule of a subclass in a `serialize` of its own.
     def __call__(self, key: str, value: Any) -> Any:
         self.check(key, value)
-        return self._call(self.source, key, value)
+        return self._call(key, self.source, key, value)
 
     def check(self, key: str, value: Any) -> None:
         """Refuses an entry that does not fit the value which it would replace, before it is read.
@@ -52,8 +52,8 @@ class Entries(Deserializer):
         """
         header, found = self.header(key), None
         if header is None:
-            pass
-        elif isinstance(value, chainer.get_array_types()):
+            return
+        if isinstance(value, chainer.get_array_types()):
             if header.shape != value.shape:
                 found, expected = f"shape {header.shape}", f"{value.shape}"
         elif isinstance(value, numbers.Number) and math.prod(header.shape) != 1:
@@ -86,16 +86,15 @@ class Entries(Deserializer):
         Raises:
             ValueError: The entry is damaged.
         """
-        return self._call(header_of, self.source, key)  # type: ignore[no-any-return]
+        return self._call(key, header_of, self.source, key)  # type: ignore[no-any-return]
 
-    def _call(self, function: Any, *args: Any) -> Any:
-        """Calls what reads an entry.
+    def _call(self, key: str, function: Any, *args: Any) -> Any:
+        """Calls a function that reads an entry, and names the entry in its errors.
 
         Raises:
             KeyError: The entry is missing.
             ValueError: The entry is damaged.
         """
-        key = next(arg for arg in args if isinstance(arg, str))
         try:
             return function(*args)
         except KeyError as error:
@@ -126,8 +125,8 @@ class Entries(Deserializer):
         """
         value, present = None, object()
         try:
-            value = self._call(self.source, key, None)
-            if value is None and self._call(self.source, key, present) is present:
+            value = self._call(key, self.source, key, None)
+            if value is None and self._call(key, self.source, key, present) is present:
                 return None
         except KeyError:
             pass
@@ -165,10 +164,9 @@ class Entries(Deserializer):
         if like is not None and found.shape != like.shape:
             raise ValueError(f"{self.prefix}{key}: found shape {found.shape}, expected {like.shape}")
 
-    def refuse_different_shapes(self, keys: Any) -> None:
-        """Refuses entries that should have one shape, before any of them is read."""
-        headers = {key: self.header(key) for key in keys}
-        shapes = {key: header.shape for key, header in headers.items() if header is not None}
+    def refuse_different_shapes(self, found: dict[str, Any]) -> None:
+        """Refuses entries of different shapes, given as arrays or headers by key; None is left out."""
+        shapes = {key: one.shape for key, one in found.items() if one is not None}
         if len(set(shapes.values())) > 1:
             words = ", ".join(f"{key} of shape {shape}" for key, shape in shapes.items())
             raise ValueError(f"{self.prefix[:-1]}: found {words}, expected one shape")
