@@ -11,10 +11,10 @@ import chainer
 import numpy
 from chainer.serializer import Deserializer
 
-from rmsprop_graves._headers import Header, described, header_of
+from rmsprop_graves._headers import Header, bytes_of, described, header_of
 
-# A damaged file can make a library seek to where no file can be.
-ERRNOS_OF_DAMAGE = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG}
+# A damaged file can make a library seek to where no file can be. h5py's OSError for a broken file has no number.
+_ERRNOS_OF_DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG}
 
 
 class Entries(Deserializer):
@@ -75,7 +75,7 @@ class Entries(Deserializer):
         try:
             entries = Entries(self.source if is_empty else self.source[path], param=param)
         except Exception as error:
-            raise_wrapped_interrupt(error)
+            raise_unless_damage(error)
             raise _unreadable(prefix[:-1], error) from error
         entries.prefix = prefix
         return entries
@@ -99,19 +99,21 @@ class Entries(Deserializer):
             return function(*args)
         except KeyError as error:
             raise not_there(self.prefix + key) from error
-        except MemoryError:
-            if function is not header_of:
-                raise
-            raise ValueError(f"{self.prefix}{key}: its header cannot be read (MemoryError)") from None
         except Exception as error:  # a file may be broken in any way
-            raise_wrapped_interrupt(error)
-            # The operating system's errors have a number; h5py raises OSError without one for a broken file.
-            if isinstance(error, OSError) and error.errno not in {None, *ERRNOS_OF_DAMAGE}:
-                raise
+            raise_unless_damage(error)
             # Chainer's hdf5 deserializer has no group if the file has none.
             if getattr(self.source, "group", self) is None:
                 raise not_there(self.prefix + key) from error
+            if function is not header_of:
+                self._raise_if_too_large(key)
             raise _unreadable(self.prefix + key, error) from error
+
+    def _raise_if_too_large(self, key: str) -> None:
+        """Raises a MemoryError if an entry does not fit into memory: hdf5's filters report that as damage."""
+        header = self.header(key)
+        if header is not None:
+            # The array, and a chunk as large before and after decompression.
+            bytearray(3 * bytes_of(header))
 
     def read(self, key: str) -> numpy.ndarray | None:
         """Reads an entry.
@@ -187,13 +189,18 @@ class Entries(Deserializer):
                 raise ValueError(f"{self.prefix}{key}: found {found}, expected {expected}")
 
 
-def raise_wrapped_interrupt(error: Exception) -> None:
-    """Raises the KeyboardInterrupt or MemoryError that came within a compiled library as a SystemError."""
+def raise_unless_damage(error: Exception) -> None:
+    """Raises again an error that says nothing about the file: a lack of memory, or one of the operating system.
+
+    Raises also a KeyboardInterrupt or a MemoryError that came within a compiled library as a SystemError.
+    """
     cause = error.__cause__
     if isinstance(error, SystemError) and (
         isinstance(cause, MemoryError) or not isinstance(cause, (Exception, type(None)))
     ):
         raise cause
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _ERRNOS_OF_DAMAGE):
+        raise error
 
 
 def not_there(path: str) -> KeyError:

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from chainer.serializers import HDF5Deserializer
 
-from rmsprop_graves._entries import ERRNOS_OF_DAMAGE, Entries, load, name_of, raise_wrapped_interrupt
+from rmsprop_graves._entries import Entries, load, name_of, raise_unless_damage
 
 # hdf5 loads the code of any other filter from a plugin. These are built into hdf5, the last one into h5py.
 _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
@@ -47,9 +47,7 @@ def load_hdf5(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: s
     try:
         opened = h5py.File(file, "r")
     except Exception as error:
-        raise_wrapped_interrupt(error)
-        if isinstance(error, OSError) and error.errno not in {None, *ERRNOS_OF_DAMAGE}:
-            raise
+        raise_unless_damage(error)
         raise ValueError(f"{name}: it is not in the hdf5 format ({error})") from error
     with opened:
         names = _checked_names(opened, name)
@@ -70,7 +68,7 @@ def _checked_names(file: Any, name: str) -> list[str]:
         # Visits every group once, so cycles end, and follows no link out of the file.
         file.id.links.visit(lambda path, info: links.append((path, info.type)), info=True)
     except Exception as error:
-        raise_wrapped_interrupt(error)
+        raise_unless_damage(error)
         raise ValueError(f"{name}: it cannot be read ({type(error).__name__}: {error})") from error
     for path, kind in links:
         entry = f"{name}: {path.decode(errors='backslashreplace')}"
@@ -83,7 +81,7 @@ def _checked_names(file: Any, name: str) -> list[str]:
             found = h5o.open(file.id, path)
             reason = _outside(found) if isinstance(found, h5d.DatasetID) else ""
         except Exception as error:
-            raise_wrapped_interrupt(error)
+            raise_unless_damage(error)
             raise ValueError(f"{entry}: it cannot be read ({type(error).__name__}: {error})") from error
         if reason:
             raise ValueError(f"{entry} {reason}; {_TRUSTED}")

@@ -112,13 +112,18 @@ def of_member(archive: zipfile.ZipFile, name: str) -> Header:
         begin = io.BytesIO(member.read(_LONGEST_HEADER))
     version = read.read_magic(begin)
     reader = read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0
-    shape, _, dtype = reader(begin)
+    try:
+        shape, _, dtype = reader(begin)
+    except MemoryError as error:
+        # Python's parser raises this for an expression that is nested too deeply. If memory is short, this raises too.
+        bytearray(1 << 20)
+        raise ValueError("its header is nested too deeply") from error
     header = Header(shape, dtype)
     if not dtype.hasobject:
         # Names in the directory precede their members, so no member reaches into it.
         stored = min(info.compress_size, archive.start_dir - info.header_offset)
         limit = stored * (1 if info.compress_type == zipfile.ZIP_STORED else _MOST_BYTES_FROM_ONE)
-        expected = begin.tell() + _bytes_of(header)
+        expected = begin.tell() + bytes_of(header)
         # NumPy would leave further bytes unread, and zipfile then leaves the checksum unchecked.
         if info.file_size != expected or expected > limit:
             size = min(info.file_size, limit)
@@ -139,7 +144,7 @@ def of_dataset(dataset: Any) -> Header | None:
     header = Header(dataset.shape, dataset.dtype)
     settings = dataset.id.get_create_plist()
     limit = dataset.id.get_storage_size() * (_MOST_BYTES_FROM_ONE if settings.get_nfilters() else 1)
-    expected = _bytes_of(header)
+    expected = bytes_of(header)
     if not header.dtype.hasobject and not dataset.is_virtual and expected > limit:
         raise ValueError(
             f"found at most {limit} bytes, expected {expected} for shape {dataset.shape} and {dataset.dtype}"
@@ -147,7 +152,8 @@ def of_dataset(dataset: Any) -> Header | None:
     return header
 
 
-def _bytes_of(header: Header) -> int:
+def bytes_of(header: Header) -> int:
+    """Returns the size of the array in memory."""
     if any(length < 0 for length in header.shape):
         raise ValueError(f"found shape {header.shape}, expected lengths >= 0")
     return math.prod(header.shape) * header.dtype.itemsize

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy
 from chainer.serializers import NpzDeserializer
 
-from rmsprop_graves._entries import ERRNOS_OF_DAMAGE, Entries, load, name_of
+from rmsprop_graves._entries import Entries, load, name_of, raise_unless_damage
 from rmsprop_graves._headers import of_member, refuse_duplicates
 
 
@@ -58,11 +58,8 @@ def _checked_names(file: str | BinaryIO, name: str) -> list[str]:
             refuse_duplicates(archive)
             pickled = [entry for entry in archive.namelist() if _is_pickled(archive, entry, name)]
             names = archive.namelist()
-    except OSError as error:
-        if error.errno not in {None, *ERRNOS_OF_DAMAGE}:
-            raise
-        raise ValueError(f"{name}: it is not in the npz format ({error})") from error
     except Exception as error:
+        raise_unless_damage(error)
         if str(error).startswith(f"{name}: "):
             raise
         raise ValueError(f"{name}: it is not in the npz format ({error})") from error
@@ -85,4 +82,5 @@ def _is_pickled(archive: zipfile.ZipFile, entry: str, name: str) -> bool:
                 return False
         return of_member(archive, entry).dtype.hasobject
     except Exception as error:  # a broken header can raise anything
+        raise_unless_damage(error)
         raise ValueError(f"{name}: {entry}: it cannot be read ({type(error).__name__}: {error})") from error

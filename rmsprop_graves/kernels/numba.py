@@ -20,6 +20,7 @@ from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels import threads
 from rmsprop_graves.kernels.hyperparameters import NAMES, floats_of
+from rmsprop_graves.kernels.numba_cache import Cache
 
 
 def step(
@@ -169,8 +170,8 @@ _COMPILED_ANEW = "The update is compiled anew in each process"
 
 def _can_cache() -> bool:
     try:
-        # Numba looks for a cache folder for this file when it decorates any of its functions.
-        numba.njit(cache=True)(_fit)
+        # Numba finds one folder for all functions of this file.
+        Cache(_fit)
     except Exception as error:
         warnings.warn(
             f"{error}. {_COMPILED_ANEW}; NUMBA_CACHE_DIR may name a folder for it.", RuntimeWarning, stacklevel=2
@@ -184,8 +185,11 @@ _dispatchers: list[Any] = []
 
 
 def _compiled(function: Any) -> Any:
-    _dispatchers.append(numba.njit(cache=_CACHE, **_OPTIONS)(function))
-    return _dispatchers[-1]
+    dispatcher = numba.njit(**_OPTIONS)(function)
+    if _CACHE:
+        dispatcher._cache = Cache(function)
+    _dispatchers.append(dispatcher)
+    return dispatcher
 
 
 @_compiled

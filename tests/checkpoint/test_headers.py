@@ -236,3 +236,12 @@ def test_a_model_says_what_other_file_it_was_given(tmp_path, suffix):
         load(path, model)
     load(path, model, path="updater/model:main/")
     assert model.p0.array.tobytes() == model_of(seed=1).p0.array.tobytes()
+
+
+@NPZ_LOADERS
+@pytest.mark.parametrize("shape", ["(" * 9000, "[" * 5000 + "1" + "]" * 4000, "-" * 9000 + "1", "(1," * 300])
+def test_a_header_that_is_nested_deeply_is_damage(tmp_path, load, shape):
+    """Python's parser reports it as a lack of memory."""
+    write_members(tmp_path / "file", {"p0/n.npy": header_of(shape)})
+    optimizer = fresh()
+    assert_refused(lambda: load(tmp_path / "file", optimizer), optimizer, "p0/n")

@@ -1,4 +1,4 @@
-"""Loading on a device whose memory is exhausted."""
+"""Loading with too little memory, of a device or of the process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import chainer
 import numpy
 import pytest
 from checkpoint.training import entries_of, load_from_dict
+from file_formats import needs_h5py
+from interpreter import run_python
 from models import Arrays
 
 from rmsprop_graves import RMSpropGraves
@@ -58,3 +60,70 @@ def test_running_out_of_device_memory_at_any_array_changes_nothing(gpu, monkeypa
         assert bytes_of(optimizer) == before
     load_from_dict(entries, optimizer)
     assert bytes_of(optimizer) == bytes_of(saved)
+
+
+# Prints one line for each limit: the error, and whether the optimizer is the old or the new one.
+LIMITED = """
+    import gc, os, resource
+    import rmsprop_graves, chainer, numpy
+    from chainer import serializers
+
+    class Model(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.w = chainer.Parameter(numpy.zeros(2**20, "f"))
+
+    def trained(updates):
+        optimizer = rmsprop_graves.RMSpropGraves().setup(Model())
+        for _ in range(updates):
+            for param in optimizer.target.params():
+                param.grad = numpy.arange(param.size, dtype="f") % 251
+            optimizer.update()
+        return optimizer
+
+    def content(optimizer):
+        return [(param.update_rule.t, *map(float, map(numpy.sum, param.update_rule.state.values())))
+                for param in optimizer.target.params()]
+
+    new, optimizer = trained(2), trained(1)
+    serializers.save_{kind}(r"{path}", new, compression=4)
+    before, after = content(optimizer), content(new)
+    load = {loader}.load_{kind}
+    load(r"{path}", trained(1))  # what is made once only
+    gc.collect()
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    for megabytes in numpy.arange(0.5, 33, 0.7):
+        if os.fork():  # hdf5 may crash in the next call after a lack of memory
+            os.wait()
+            continue
+        # The C library keeps memory that has been freed.
+        ballast = []
+        resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+        try:
+            while True:
+                ballast.append(bytearray(50_000))
+        except MemoryError:
+            pass
+        resource.setrlimit(resource.RLIMIT_AS, (used + int(megabytes * 2**20), resource.RLIM_INFINITY))
+        try:
+            load(r"{path}", optimizer)
+            name = "None"
+        except Exception as error:
+            name = type(error).__name__
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        found = "old" if content(optimizer) == before else "new" if content(optimizer) == after else "half"
+        print(name, found, flush=True)
+        os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("loader", ["serializers", "rmsprop_graves"], ids=["Chainer's", "ours"])
+@pytest.mark.parametrize("kind", ["npz", pytest.param("hdf5", marks=needs_h5py)])
+def test_a_lack_of_memory_is_told_from_damage(tmp_path, kind, loader):
+    """A filter of hdf5 reports a lack of memory as a failure of the file."""
+    pytest.importorskip("resource", reason="needs limits of memory")
+    code = LIMITED.format(path=tmp_path / "file", kind=kind, loader=loader)
+    lines = run_python(code)[0].splitlines()
+    assert len(lines) == 47
+    assert set(lines) == {"MemoryError old", "None new"}

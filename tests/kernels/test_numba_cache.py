@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import shutil
 
 import pytest
@@ -62,7 +63,16 @@ from rmsprop_graves.kernels import numba
 shutil.rmtree(os.environ["NUMBA_CACHE_DIR"])
 """
 
+
+def flip_a_bit(path, place=0.5):
+    """Flips a bit of a file. A processor would run most of such machine code, and crash or compute other numbers."""
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 16
+    path.write_bytes(data)
+
+
 DAMAGES = {
+    "a bit": flip_a_bit,
     "empty": lambda path: path.write_bytes(b""),
     "one byte": lambda path: path.write_bytes(path.read_bytes()[:1]),
     "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -120,7 +130,9 @@ def damaged(whole, folder, damages):
 
 
 @pytest.mark.parametrize(
-    ("ending", "damage"), [("nbi", "half"), ("nbc", "garbage"), ("nbc", "a folder with a file")], ids=str
+    ("ending", "damage"),
+    [("nbi", "half"), ("nbc", "garbage"), ("nbc", "a folder with a file"), ("nbc", "a bit")],
+    ids=str,
 )
 def test_a_damaged_cache_costs_a_warning(whole, tmp_path, ending, damage):
     """All files of a kind are damaged."""
@@ -151,6 +163,18 @@ def test_every_damage_of_every_file(whole, tmp_path, damage):
     folder, printed = whole
     for number, path in enumerate(files_of(folder)):
         assert_goes_on(damaged(folder, tmp_path / str(number), [(path, damage)]), printed)
+
+
+@pytest.mark.search
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bits(whole, tmp_path, seed):
+    """Some files have a flipped bit each."""
+    folder, printed = whole
+    copied, rng = damaged(folder, tmp_path / "cache", []), random.Random(seed)
+    for path in files_of(copied):
+        if rng.random() < 0.3:
+            flip_a_bit(copied / path, rng.random())
+    assert_goes_on(copied, printed)
 
 
 @pytest.mark.search
