@@ -61,6 +61,7 @@ READ_ONLY = {
     "read-only": (read_only, "read-only"),
     "read-only broadcast": (lambda array: numpy.broadcast_to(array[:1], SHAPE), "share memory"),
     "masked": (numpy.ma.masked_array, "type MaskedArray"),
+    "byte-swapped": (lambda array: array.astype(array.dtype.newbyteorder()), "dtype"),
 }
 NO_ARRAY = {
     "missing": (lambda array: MISSING, "no state"),
@@ -79,6 +80,10 @@ def make_integers(array):
     array.dtype = f"i{array.itemsize}"
 
 
+def swap_bytes(array):
+    array.dtype = array.dtype.newbyteorder()
+
+
 def make_strides_zero(array):
     array.strides = (0, 0)
 
@@ -90,6 +95,7 @@ def reshape(array):
 IN_PLACE = {
     "lock": (lock, "read-only"),
     "integers": (make_integers, "dtype int"),
+    "byte order": (swap_bytes, "dtype"),
     "strides": (make_strides_zero, "share memory"),
     "shape": (reshape, "shape"),
 }
@@ -203,14 +209,15 @@ def test_an_array_that_is_replaced_by_an_unfit_one_is_refused(device, entry, mod
 
     for (name, (fault, message)), steps in itertools.product(replacements(device, entry, model).items(), (0, 1, 3)):
         # The first update makes a master and states, and replaces the array of a parameter with a master.
-        if entry == "param" and steps == 0 and (model == "master" or name == "double"):
+        is_another_dtype = name in ("double", "byte-swapped")
+        if entry == "param" and steps == 0 and (model == "master" or is_another_dtype):
             continue
         optimizer = set_up(device, model)
         target = prepare(optimizer, steps, entry)
         right = array_of(target, entry)
         with target.device.create_context():
             put(target, entry, fault(right))
-        assert_refused(optimizer, "" if entry == "param" and name == "double" else message)
+        assert_refused(optimizer, "" if entry == "param" and is_another_dtype else message)
         put(target, entry, right)
         train(optimizer, 10, 11)
         assert ends_of(optimizer) == untouched(steps), name
@@ -223,6 +230,8 @@ def test_an_array_that_is_changed_in_place_to_an_unfit_one_is_refused(device, en
     for (name, (change, message)), steps in itertools.product(IN_PLACE.items(), (0, 1, 3)):
         # A master of another shape is made anew.
         is_replaced = entry == "param" and model == "master" and (steps == 0 or name == "shape")
+        # The first update makes states of the parameter's dtype.
+        is_replaced |= entry == "param" and steps == 0 and name == "byte order"
         if is_replaced or (device != "@numpy" and name != "shape"):
             continue
         optimizer = set_up(device, model)
@@ -252,6 +261,17 @@ def test_the_update_of_one_parameter_refuses_it_too(device, entry):
         with pytest.raises((ValueError, TypeError), match=r"^parameter p2: found "):
             call(target)
         assert [bits(one) for _, _, arrays in everything(optimizer) for one in arrays] == before, name
+
+
+def test_the_update_of_one_parameter_refuses_masked_arrays():
+    """Also if all arrays are masked, so that they are alike."""
+    optimizer = set_up("@numpy", "plain")
+    target = prepare(optimizer, 2, "n")
+    for entry in ENTRIES:
+        put(target, entry, numpy.ma.masked_array(array_of(target, entry)))
+    target._grad = numpy.ma.masked_array(target.grad)
+    with pytest.raises(TypeError, match=r"^parameter p2: found an array of type MaskedArray"):
+        target.update()
 
 
 def test_views_that_do_not_overlap_are_stepped(device):
