@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import numbers
+import os
 from typing import Any
 
 import chainer
@@ -263,10 +265,19 @@ def _other_kind(names: list[str], path: str) -> str:
     return ""
 
 
-def name_of(file: Any) -> str:
-    """Returns the name of a file given by its path or opened."""
-    name = getattr(file, "name", file)
-    return name if isinstance(name, str) else f"<{type(file).__name__}>"
+def file_and_name(file: Any) -> tuple[Any, str]:
+    """Returns a file, given by its path or opened, and its name. A path is returned as a string.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(file, (str, bytes, os.PathLike)):
+        path = os.fsdecode(file)
+        return path, path
+    if not hasattr(file, "read") or not hasattr(file, "seek") or isinstance(file, io.TextIOBase):
+        raise TypeError(f"file must be a path or a file opened in binary mode, got {type(file).__name__}")
+    name = getattr(file, "name", None)
+    return file, name if isinstance(name, str) else f"<{type(file).__name__}>"
 
 
 def _place_of(deserializer: Any, prefix: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from chainer.serializers import HDF5Deserializer
 
-from rmsprop_graves._entries import Entries, load, name_of, raise_unless_damage
+from rmsprop_graves._entries import Entries, file_and_name, load, raise_unless_damage
 
 # hdf5 loads the code of any other filter from a plugin. These are built into hdf5, the last one into h5py.
 _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
@@ -31,6 +31,7 @@ def load_hdf5(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: s
         strict: Whether a missing entry is an error (default: True).
 
     Raises:
+        TypeError: ``file`` is neither a path nor a file opened in binary mode.
         ImportError: h5py is not installed.
         ValueError: An entry is in another file, needs a filter that is not built in, holds references, has another
             shape than the object's or is damaged, or the file is not in the hdf5 format.
@@ -41,11 +42,9 @@ def load_hdf5(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: s
         import h5py  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ImportError("load_hdf5 needs h5py: install it with pip install h5py") from error
-    if isinstance(file, (bytes, os.PathLike)):
-        file = os.fsdecode(file)
-    name = name_of(file)
+    source, name = file_and_name(file)
     try:
-        opened = h5py.File(file, "r")
+        opened = h5py.File(source, "r")
     except Exception as error:
         raise_unless_damage(error)
         raise ValueError(f"{name}: it is not in the hdf5 format ({error})") from error

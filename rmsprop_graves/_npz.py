@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy
 from chainer.serializers import NpzDeserializer
 
-from rmsprop_graves._entries import Entries, load, name_of, raise_unless_damage
+from rmsprop_graves._entries import Entries, file_and_name, load, raise_unless_damage
 from rmsprop_graves._headers import of_member, refuse_duplicates
 
 
@@ -30,16 +30,15 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
         strict: Whether a missing entry is an error (default: True).
 
     Raises:
+        TypeError: ``file`` is neither a path nor a file opened in binary mode.
         ValueError: An entry is a pickled object, has another shape than the object's, occurs twice or is damaged, or
             the file is not in the npz format.
         KeyError: An entry is missing.
         OSError: The operating system cannot read the file; ``errno`` says why.
     """
-    if isinstance(file, (bytes, os.PathLike)):
-        file = os.fsdecode(file)
-    name = name_of(file)
-    names = _checked_names(file, name)
-    entries = numpy.load(file, allow_pickle=False)
+    source, name = file_and_name(file)
+    names = _checked_names(source, name)
+    entries = numpy.load(source, allow_pickle=False)
     # NumPy reads the format from the first bytes of a file, zipfile from the last, so the two can disagree.
     if not isinstance(entries, numpy.lib.npyio.NpzFile):
         raise ValueError(f"{name}: it is not in the npz format (it begins as another)")
@@ -52,7 +51,7 @@ load_npz.__module__ = "rmsprop_graves"
 
 def _checked_names(file: str | BinaryIO, name: str) -> list[str]:
     """Returns the names of all entries. Reads their headers, and refuses pickled objects."""
-    begin = file.tell() if hasattr(file, "seek") else None  # type: ignore[union-attr]
+    begin = None if isinstance(file, str) else file.tell()
     try:
         with zipfile.ZipFile(file) as archive:
             refuse_duplicates(archive)

@@ -67,7 +67,8 @@ class RMSpropGraves(GradientMethod):
         eps: float = DEFAULTS["eps"],
     ) -> None:
         first = lr[0] if isinstance(lr, (list, tuple)) and lr else lr
-        if isinstance(first, (Link, GeneratorType)) or (first is not lr and isinstance(first, Variable)):
+        is_model = isinstance(first, (Link, GeneratorType)) or (isinstance(first, type) and issubclass(first, Link))
+        if is_model or (first is not lr and isinstance(first, Variable)):
             raise TypeError(
                 f"lr must be a number, got {_kind_of(lr)}: pass the model to setup, as in "
                 f"{type(self).__name__}().setup(model)"

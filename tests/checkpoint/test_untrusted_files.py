@@ -13,7 +13,7 @@ import numpy
 import pytest
 from chainer.serializers import load_npz, save_npz
 from checkpoint.training import copy_params, entries_of, everything_of, fresh, model_of, train
-from file_formats import write_npz
+from file_formats import h5py, needs_h5py, write_npz
 from models import arrays_of, assert_same_bits
 
 import rmsprop_graves
@@ -104,6 +104,20 @@ def test_an_optimizer_is_loaded_from_any_path_or_open_file(tmp_path, source):
     copy_params(saved, optimizer)
     assert_same_bits(arrays_of(optimizer), arrays_of(saved))
     assert optimizer.t == 2
+
+
+@pytest.mark.parametrize("load", ["load_npz", pytest.param("load_hdf5", marks=needs_h5py)])
+def test_what_is_no_file_is_named(tmp_path, load):
+    """Such as the arguments in the other order, or a file that a library has opened in its own way."""
+    path = tmp_path / "file"
+    path.write_text("")
+    opened = [None, 3, {}, fresh(), io.StringIO()]
+    if load == "load_hdf5":
+        opened.append(h5py.File(tmp_path / "made", "w"))
+    with open(path) as text:
+        for file in [text, *opened]:
+            with pytest.raises(TypeError, match=f"^file must be a path .*, got {type(file).__name__}$"):
+                getattr(rmsprop_graves, load)(file, fresh())
 
 
 def test_an_open_file_is_read_from_its_current_position(tmp_path):

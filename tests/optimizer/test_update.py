@@ -95,12 +95,15 @@ def test_setup_refuses_anything_but_a_link(target, advice):
         lambda model: list(model.params()),
         lambda model: tuple(model.params()),
         lambda model: [model, model],
+        type,
     ],
-    ids=["model", "params", "namedparams", "list of params", "tuple of params", "list of models"],
+    ids=["model", "params", "namedparams", "list of params", "tuple of params", "list of models", "class"],
 )
 def test_a_model_as_the_first_argument_is_refused_with_advice(first):
     """Other libraries' optimizers take the parameters there."""
-    with pytest.raises(TypeError, match=r"^lr must be a number, got an? \w+: .* RMSpropGraves\(\)\.setup\(model\)$"):
+    with pytest.raises(
+        TypeError, match=r"^lr must be a number, got (an?|the class) \w+: .* RMSpropGraves\(\)\.setup\(model\)$"
+    ):
         RMSpropGraves(first(L.Linear(1, 1)))
 
 
