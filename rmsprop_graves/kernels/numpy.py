@@ -91,10 +91,10 @@ def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, del
     lr, alpha, one_minus_alpha, momentum, eps = hyperparameters
     t = one_minus_alpha * grad
     _decay(g, alpha)
-    g += t
+    _add(g, t)
     t *= grad
     _decay(n, alpha)
-    n += t
+    _add(n, t)
 
     v = g * g
     # g^2 may overflow where n has overflowed, and infinity minus infinity would be NaN.
@@ -114,7 +114,15 @@ def _move(array: Any, by: Any) -> None:
     if not numpy.isfinite(by).all():
         # Infinity minus infinity would be NaN: an infinite number stays infinite.
         by = numpy.where(numpy.isinf(array), _capped(by), by)
-    array += by
+    _add(array, by)
+
+
+def _add(array: Any, by: Any) -> None:
+    if array.size == 1:
+        # Before NumPy 1.25 this addition in place is a sum that starts at 0, so the sum of two -0 would be 0.
+        array[...] = array + by
+    else:
+        array += by
 
 
 def _decay(state: Any, rate: Any) -> None:

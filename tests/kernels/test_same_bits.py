@@ -6,13 +6,14 @@ Here the CUDA source runs in C++; in tests/gpu/test_kernel.py it runs on a GPU.
 from __future__ import annotations
 
 import importlib
+import itertools
 
 import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import cpp
-from kernels.cases import DTYPES, EXTREME_SETTINGS, SETTINGS, assert_same_bits, crossed, gradients, start_at
+from kernels.cases import DTYPES, EXTREME_SETTINGS, NAMES, SETTINGS, assert_same_bits, crossed, gradients, start_at
 from skips import not_installed
 
 from rmsprop_graves.kernels import cupy as cupy_kernel
@@ -45,6 +46,21 @@ def test_special_values_crossed_with_each_other_give_the_same_bits(step, dtype, 
     arrays = crossed(dtype)
     grad = arrays.pop("grad")
     assert_both_step_alike(step, arrays, [grad] * 2, **{**SETTINGS, **EXTREME_SETTINGS}[name])
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("alone", [(), (1,), (1, 1)])
+def test_an_element_alone_gives_the_bits_of_one_among_others(dtype, name, alone):
+    """NumPy before 1.25 adds to an array of one element in another way, and gives 0 for the sum of two -0."""
+    hyperparameters = {**SETTINGS, **EXTREME_SETTINGS}[name]
+    columns = numpy.array(list(itertools.product([0.0, -0.0, 0.3, -0.3], repeat=5))).T.astype(dtype)
+    arrays = dict(zip(NAMES, columns))
+    ones = [{key: numpy.full(alone, array[k]) for key, array in arrays.items()} for k in range(columns.shape[1])]
+    with numpy.errstate(all="ignore"):
+        for each in (arrays, *ones):
+            numpy_kernel.step(**each, **hyperparameters)
+    assert_same_bits({key: numpy.array([one[key].item() for one in ones], dtype) for key in NAMES}, arrays)
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS])
