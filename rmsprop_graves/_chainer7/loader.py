@@ -65,15 +65,17 @@ class _Finder(MetaPathFinder):
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is None or spec.loader is None:
             return None
+        # The package first, which may need no repair itself.
+        if (repairs or fullname == "chainer") and not isinstance(spec.loader, SourceFileLoader):
+            raise ImportError(
+                f"rmsprop_graves repairs {fullname} in its source, and found only {spec.origin}: install "
+                f"Chainer as a folder of .py files. To install it:\n  {_INSTALL_COMMAND}",
+                name=fullname,
+            )
         if repairs:
-            if not isinstance(spec.loader, SourceFileLoader):
-                raise ImportError(
-                    f"rmsprop_graves repairs {fullname} in its source, and found only {spec.origin}: install "
-                    f"Chainer as a folder of .py files. To install it:\n  {_INSTALL_COMMAND}",
-                    name=fullname,
-                )
-            spec.loader = _RepairingLoader(fullname, spec.loader.path)
-        if fullname in _calls:
+            spec.loader = _RepairingLoader(fullname, spec.loader.path)  # type: ignore[attr-defined]
+        # Before Python 3.10 the loader of a zip file has no such method.
+        if fullname in _calls and hasattr(spec.loader, "exec_module"):
             _call_after(spec.loader, fullname)
         return spec
 
