@@ -242,7 +242,7 @@ def test_a_chainer_without_sources_is_refused(tmp_path, kind):
         for source in folder.rglob("*.py"):
             source.unlink()
     _, error = run_python("import rmsprop_graves, chainer", expect=1, PYTHONPATH=str(path))
-    assert re.search("ImportError: rmsprop_graves repairs chainer[.][a-z_.]+ in its source, and found only ", error)
+    assert re.search("ImportError: rmsprop_graves repairs chainer[a-z_.]* in its source, and found only ", error)
     assert "install Chainer as a folder of .py files" in error
 
 
