@@ -476,6 +476,14 @@ REPAIRS = (
         {"thread.setDaemon(True)": "thread.daemon = True"},
     ),
     Repair(
+        "chainer.serializers.hdf5",
+        "hdf5 snapshots of a trainer by Chainer 1 and 2",
+        "Chainer 3.0, whose triggers have entries",
+        "ValueError: Inexistent group is specified",
+        # The triggers catch the KeyError that an npz file gives.
+        {"raise ValueError('Inexistent group is specified')": "raise KeyError('Inexistent group is specified')"},
+    ),
+    Repair(
         "chainer.training.extensions.snapshot_writers",
         "ProcessWriter, ProcessQueueWriter, ThreadWriter and ThreadQueueWriter",
         "Python 3.14, whose default start method is forkserver",
