@@ -615,6 +615,8 @@ class Lives(RuleBasedStateMachine):
             return
         entries = save("dictionary", self.optimizer)
         DAMAGES[damage](entries, path[1:], name)
+        if not any(key.endswith("/t") for key in entries):
+            return  # as in a file of Chainer 3.3 or earlier, which loads
         with pytest.raises((KeyError, ValueError)):
             load("dictionary", entries, self.optimizer)
 
