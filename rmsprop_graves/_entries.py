@@ -50,7 +50,7 @@ class Entries(Deserializer):
         """Refuses an entry that does not fit the value which it would replace, before it is read.
 
         Raises:
-            ValueError: The entry has another shape, or is damaged.
+            ValueError: The entry has another shape, or a dtype that does not fit, or is damaged.
         """
         header, found = self.header(key), None
         if header is None:
@@ -58,7 +58,10 @@ class Entries(Deserializer):
         if isinstance(value, chainer.get_array_types()):
             if header.shape != value.shape:
                 found, expected = f"shape {header.shape}", f"{value.shape}"
-        elif isinstance(value, numbers.Number) and math.prod(header.shape) != 1:
+            elif not numpy.can_cast(header.dtype, value.dtype, "same_kind"):
+                # Chainer's npz loader refuses it too, but after it has read the array.
+                found, expected = f"dtype {header.dtype}", f"one that can become {value.dtype}"
+        elif isinstance(value, numbers.Number) and (math.prod(header.shape) != 1 or header.dtype.kind not in "biufc"):
             found, expected = described(header), "one number"
         if found:
             raise ValueError(f"{self.prefix}{key}: found {found}, expected {expected}")

@@ -15,6 +15,8 @@ import numpy
 
 # zlib's limit; a longer header is refused by NumPy too, since 1.24.
 _MOST_BYTES_FROM_ONE, _LONGEST_HEADER = 1032, 10_000
+# h5py chooses chunks of up to a mebibyte.
+_SMALL_CHUNK = 1 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -149,6 +151,10 @@ def of_dataset(dataset: Any) -> Header | None:
         raise ValueError(
             f"found at most {limit} bytes, expected {expected} for shape {dataset.shape} and {dataset.dtype}"
         )
+    # hdf5 unpacks whole chunks.
+    chunk = bytes_of(Header(dataset.chunks or (), header.dtype))
+    if chunk > expected + _SMALL_CHUNK:
+        raise ValueError(f"found chunks of {chunk} bytes, expected no more than {expected} for shape {dataset.shape}")
     return header
 
 

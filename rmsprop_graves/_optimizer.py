@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import GeneratorType
 from typing import Any, Iterable
 
-from chainer import Link, Variable
+from chainer import Link, Parameter, Variable
 from chainer.backend import GpuDevice
 from chainer.optimizer import GradientMethod, HyperparameterProxy
 from chainer.serializer import Deserializer
@@ -66,13 +66,12 @@ class RMSpropGraves(GradientMethod):
         momentum: float = DEFAULTS["momentum"],
         eps: float = DEFAULTS["eps"],
     ) -> None:
-        first = lr[0] if isinstance(lr, (list, tuple)) and lr else lr
-        is_model = isinstance(first, (Link, GeneratorType)) or (isinstance(first, type) and issubclass(first, Link))
-        if is_model or (first is not lr and isinstance(first, Variable)):
-            raise TypeError(
-                f"lr must be a number, got {_kind_of(lr)}: pass the model to setup, as in "
-                f"{type(self).__name__}().setup(model)"
-            )
+        for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
+            if _is_of_a_model(value):
+                raise TypeError(
+                    f"{name} must be a number, got {_kind_of(value)}: pass the model to setup, as in "
+                    f"{type(self).__name__}().setup(model)"
+                )
         super().__init__()
         self.hyperparam = Hyperparameter()
         for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
@@ -222,6 +221,16 @@ def _loss_of(lossfun: Any, args: Any, kwds: Any) -> Any:
             f"the loss must be a scalar, got the shape {loss.shape}: return F.sum or F.mean of it, or set its grad"
         )
     return loss
+
+
+def _is_of_a_model(value: Any) -> bool:
+    """Whether a value is a model, a class of models, or parameters in any form that other libraries take."""
+    one = value
+    while isinstance(one, (dict, list, tuple)) and one:
+        # Of a name and a parameter, the parameter.
+        one = [*(one.values() if isinstance(one, dict) else one)][-1]
+    is_class = isinstance(one, type) and issubclass(one, Link)
+    return is_class or isinstance(one, (Link, GeneratorType, Parameter if one is value else Variable))
 
 
 def _kind_of(value: Any) -> str:

@@ -199,7 +199,15 @@ _SINGLE = numpy.dtype(numpy.float32)
 
 
 def refuse_misfits_of(params: Iterable[Any]) -> None:
-    """Runs `refuse_misfits` on every initialized parameter with a gradient and an enabled rule of this package."""
+    """Refuses what an update cannot use, for every parameter that a rule of this package will step.
+
+    These parameters are initialized, and have a gradient and an enabled rule.
+
+    Raises:
+        TypeError: An array or a hyperparameter is of the wrong type; the error names the parameter.
+        ValueError: Any other misfit of an array, or an invalid hyperparameter.
+    """
+    checked = None
     for param in params:
         rule = param.update_rule
         if (
@@ -213,6 +221,12 @@ def refuse_misfits_of(params: Iterable[Any]) -> None:
         grad = param._grad if param._grad_var is None else param._grad_var.array
         if array is None or grad is None:
             continue
+        # A hook of the rule may set its hyperparameters.
+        if not rule._hookable._pre_update_hooks:
+            hyperparam = rule.hyperparam
+            if checked is None or hyperparam._parent is not checked or len(hyperparam.__dict__) > 1:
+                _refuse_hyperparameters(param.name, hyperparam)
+                checked = hyperparam._parent
         state = rule._state
         # Chainer converts the gradient of a master.
         is_wide = rule._use_fp32_update and array.dtype == _HALF
@@ -245,6 +259,17 @@ def refuse_misfits_of(params: Iterable[Any]) -> None:
             # A subclass may have states of its own.
             must_be_complete=getattr(rule.init_state, "__func__", None) is RMSpropGravesRule.init_state,
         )
+
+
+def _refuse_hyperparameters(name: str, hyperparam: Any) -> None:
+    try:
+        as_floats(hyperparam)
+    except (TypeError, ValueError) as error:
+        if len(hyperparam.__dict__) == 1:  # it inherits all from the optimizer
+            raise
+        raise type(error)(f"parameter {name}: {error}") from error
+    except AttributeError:
+        pass  # The update itself says which is missing.
 
 
 def refuse_misfits(

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from chainer.serializers import NpzDeserializer, save_npz
 from checkpoint.training import entries_of, everything_of, fresh, model_of, train
-from file_formats import h5py, needs_h5py
+from file_formats import h5py, needs_h5py, write_hdf5, write_npz
 
 import rmsprop_graves
 from rmsprop_graves import RMSpropGraves
@@ -245,3 +245,59 @@ def test_a_header_that_is_nested_deeply_is_damage(tmp_path, load, shape):
     write_members(tmp_path / "file", {"p0/n.npy": header_of(shape)})
     optimizer = fresh()
     assert_refused(lambda: load(tmp_path / "file", optimizer), optimizer, "p0/n")
+
+
+@pytest.mark.parametrize(
+    ("load", "write"),
+    [
+        (rmsprop_graves.load_npz, write_npz),
+        pytest.param(rmsprop_graves.load_hdf5, write_hdf5, marks=needs_h5py),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["c8", "S80"])
+@pytest.mark.parametrize("which", ["p0", "p1"])
+def test_a_model_of_another_dtype_is_refused_before_anything_is_written(tmp_path, load, write, dtype, which):
+    """Whichever parameter comes first; a number that can become the parameter's dtype is taken."""
+    model = model_of(shapes=((2, 3), (4,)))
+    before = snapshot_of_params(model)
+    good = {"p0": numpy.ones((2, 3), "f8"), "p1": numpy.ones(4, "i8")}
+    write(tmp_path / "file", {**good, which: numpy.zeros(good[which].shape, dtype)})
+    path = next(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=f"{which}: found dtype .*, expected one that can become float32"):
+        load(path, model)
+    assert snapshot_of_params(model) == before
+    write(tmp_path / "good", good)
+    load(next(tmp_path.glob("good*")), model)
+    assert {param.array.sum() for param in model.params()} == {6.0, 4.0}
+
+
+def snapshot_of_params(model):
+    return {path: param.array.tobytes() for path, param in model.namedparams()}
+
+
+def test_a_model_of_wide_elements_is_refused_in_little_memory(tmp_path):
+    """A small file unpacks to half a gigabyte of bytes, which are no numbers."""
+    rest = [bytes(10**7)] * 48
+    write_members(tmp_path / "file", {"p0.npy": [header_of((2, 3), "|S80000000"), *rest]}, zipfile.ZIP_DEFLATED)
+    model = model_of(shapes=((2, 3),))
+
+    def attempt():
+        with pytest.raises(ValueError, match="p0: found dtype "):
+            rmsprop_graves.load_npz(tmp_path / "file", model)
+
+    assert peak_of(attempt) < MOST_BYTES
+
+
+@needs_h5py
+@pytest.mark.parametrize("load", [chainer.serializers.load_hdf5, rmsprop_graves.load_hdf5], ids=["Chainer's", "ours"])
+def test_a_small_hdf5_array_in_a_large_chunk_is_refused(tmp_path, load):
+    """hdf5 unpacks the whole chunk, which may be a gigabyte."""
+    entries = entries_of(train(fresh(), 1))
+    write_hdf5(tmp_path / "file", entries)
+    with h5py.File(tmp_path / "file", "a") as file:
+        shape = file["p0/n"].shape
+        del file["p0/n"]
+        options = {"chunks": (2**12, 2**12), "maxshape": (None, None), "compression": "gzip"}
+        file.create_dataset("p0/n", shape, "f4", **options)[...] = 1
+    optimizer = fresh()
+    assert_refused(lambda: load(str(tmp_path / "file"), optimizer), optimizer, "p0/n: .* chunks of 67108864 bytes")

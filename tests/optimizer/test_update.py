@@ -95,9 +95,25 @@ def test_setup_refuses_anything_but_a_link(target, advice):
         lambda model: list(model.params()),
         lambda model: tuple(model.params()),
         lambda model: [model, model],
+        lambda model: model.W,
+        lambda model: list(model.namedparams()),
+        lambda model: dict(model.namedparams()),
+        lambda model: [{"params": list(model.params())}],
         type,
     ],
-    ids=["model", "params", "namedparams", "list of params", "tuple of params", "list of models", "class"],
+    ids=[
+        "model",
+        "params",
+        "namedparams",
+        "list of params",
+        "tuple of params",
+        "list of models",
+        "one param",
+        "list of namedparams",
+        "dict of params",
+        "param groups",
+        "class",
+    ],
 )
 def test_a_model_as_the_first_argument_is_refused_with_advice(first):
     """Other libraries' optimizers take the parameters there."""
@@ -105,6 +121,8 @@ def test_a_model_as_the_first_argument_is_refused_with_advice(first):
         TypeError, match=r"^lr must be a number, got (an?|the class) \w+: .* RMSpropGraves\(\)\.setup\(model\)$"
     ):
         RMSpropGraves(first(L.Linear(1, 1)))
+    with pytest.raises(TypeError, match=r"^alpha must be a number, got .*setup\(model\)$"):
+        RMSpropGraves(1e-3, first(L.Linear(1, 1)))
 
 
 VECTOR = numpy.ones(3, "f4")

@@ -166,10 +166,10 @@ def ends_of(optimizer):
     return [bits(array_of(param, entry)) for param in optimizer.target.params() for entry in ENTRIES]
 
 
-def assert_refused(optimizer, message, seed=9):
+def assert_refused(optimizer, message, seed=9, found="found "):
     give(optimizer, seed)
     before, t = everything(optimizer), optimizer.t
-    with pytest.raises((ValueError, TypeError), match=f"^parameter p2: found .*{re.escape(message)}"):
+    with pytest.raises((ValueError, TypeError), match=f"^parameter p2: {found}.*{re.escape(message)}"):
         optimizer.update()
     assert everything(optimizer) == before
     assert optimizer.t == t + 1
@@ -363,3 +363,19 @@ def test_an_array_that_is_not_written_is_not_checked(device):
         before = bits(target.array)
         optimizer.update()
         assert bits(target.array) == before
+
+
+# A hook of the rule may set the hyperparameter in the update.
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "own hook"])
+@pytest.mark.parametrize("name", ["lr", "alpha", "momentum", "eps"])
+def test_an_invalid_hyperparameter_of_a_parameter_is_refused(device, model, name):
+    """An array without dimensions is kept, and may be changed in place."""
+    for steps in (0, 1, 3):
+        optimizer = set_up(device, model)
+        target = prepare(optimizer, steps, "param")
+        own = numpy.array(0.25)
+        setattr(target.update_rule.hyperparam, name, own)
+        own[...] = numpy.nan
+        assert_refused(optimizer, "", found=f"{name} must be a finite number")
+        own[...] = 0.5
+        train(optimizer, 9)
