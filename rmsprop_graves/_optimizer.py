@@ -11,6 +11,7 @@ from chainer.optimizer import GradientMethod, HyperparameterProxy
 from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
+from rmsprop_graves._hooks import WaitingHooks
 from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter
 from rmsprop_graves._plan import Plan
 from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits_of
@@ -144,8 +145,10 @@ class RMSpropGraves(GradientMethod):
         params = list(self.target.params())
         self._reallocate_cleared_grads_of(params)
         self.check_nan_in_grads()
+        if self._plan is None:
+            self._plan = Plan()
         try:
-            self.call_hooks("pre")
+            hooks = self._call_hooks("pre")
         except Exception:
             # If a hook failed because of a bad gradient, name the parameter.
             refuse_misfits_of(self.target.params())
@@ -155,14 +158,33 @@ class RMSpropGraves(GradientMethod):
         self.t += 1
         changed: list[Any] = []
         if self.is_safe_to_update():
-            if self._plan is None:
-                self._plan = Plan()
-            if not self._plan.update(params):
+            if not self._plan.update(params, hooks):
                 # A user's hook or method has run, and may have cleared a gradient.
                 changed = list(self.target.params())
+        elif hooks is not None:
+            hooks.make()
         self._reallocate_cleared_grads_of(changed)
-        self.call_hooks("post")
+        hooks = self._call_hooks("post")
+        if hooks is not None:
+            hooks.make()
         self.update_loss_scale()
+
+    def _call_hooks(self, timing: str) -> WaitingHooks | None:
+        """Calls the hooks. Returns those that wait to be made."""
+        # A method of the user's own finds the gradients as Chainer would show them.
+        if all(map(self._inherits, ("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"))):
+            self._plan.hooks = WaitingHooks(self.target, super().call_hook)
+        try:
+            self.call_hooks(timing)
+            return self._plan.hooks  # type: ignore[no-any-return]
+        finally:
+            self._plan.hooks = None
+
+    def call_hook(self, hook: Any) -> None:
+        """Calls a hook of the optimizer. Chainer's own elementwise hooks may wait for the step of the update."""
+        waiting = None if self._plan is None else self._plan.hooks
+        if waiting is None or not waiting.take(hook):
+            super().call_hook(hook)
 
     def reallocate_cleared_grads(self) -> None:
         """Sets missing gradients to zeros. Called before and after every hook, and before and after the step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import numpy
 from chainer import Parameter
@@ -11,8 +11,10 @@ from chainer.backend import CpuDevice, GpuDevice
 from chainer.backends import cuda
 
 from rmsprop_graves import kernels
+from rmsprop_graves._hooks import WaitingHooks
 from rmsprop_graves._hyperparameter import NAMES, Hyperparameter, as_floats
 from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits_of
+from rmsprop_graves.kernels.changes import Change
 
 _NAMES = frozenset(NAMES)
 
@@ -31,13 +33,19 @@ class Plan:
     def __init__(self) -> None:
         # The tables of the last update, in order. One serves again if its arrays are the same.
         self._tables: list[Any] = []
+        # While an update calls its hooks: those that wait.
+        self.hooks: WaitingHooks | None = None
 
     def __reduce__(self) -> Any:
         # Another process has other addresses, and a copy of the optimizer has other arrays.
         return Plan, ()
 
-    def update(self, params: list[Any]) -> bool:
+    def update(self, params: list[Any], hooks: WaitingHooks | None = None) -> bool:
         """Updates each parameter, in order; a parameter that is listed twice is updated twice.
+
+        Args:
+            params: The parameters.
+            hooks: Hooks that are made before the first step, or in its pass.
 
         Returns:
             Whether all parameters were plain: then no code of a user has run.
@@ -53,7 +61,7 @@ class Plan:
 
         def step_batch() -> None:
             if batch:
-                self._tables += _step(batch, old_tables)
+                self._tables += _step(batch, old_tables, hooks)
                 batch.clear()
 
         are_all_plain, are_checked = True, False
@@ -75,6 +83,8 @@ class Plan:
             row = param, values, plain
             if values is not None and batch.setdefault(rule, row) is row:
                 continue
+            if hooks is not None:
+                hooks.make()
             if not are_checked:
                 # The batch moves before the rest of the model is looked at.
                 refuse_misfits_of(params)
@@ -90,7 +100,7 @@ class Plan:
         return are_all_plain
 
 
-def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[Any]:
+def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any], hooks: WaitingHooks | None) -> list[Any]:
     """Steps a batch all at once, or one by one in order if that is not possible; returns the tables."""
     params, values, rows = zip(*batch.values())
     keys, *arrays = zip(*rows)
@@ -116,16 +126,29 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any]) -> list[
             launches.append((device, group, own_values, table, table.locate(grads), grads))
     if not _are_possible(launches):
         launches, alone = [], list(params)
+    changes = _changes(hooks, launches, alone)
     if alone:
         refuse_misfits_of(params)
     for device, group, own_values, table, addresses, _ in launches:
         rules = [param.update_rule for param in group]
         counts = [rule.t + 1 for rule in rules]
         with device.create_context():
-            table.step(addresses, own_values, map(setattr, rules, repeat("t"), counts))
+            table.step(addresses, own_values, map(setattr, rules, repeat("t"), counts), changes)
     for param in alone:
         _step_alone(*batch[param.update_rule])
     return tables
+
+
+def _changes(hooks: WaitingHooks | None, launches: list[Any], alone: list[Any]) -> Sequence[Change]:
+    """Returns the changes that the waiting hooks leave to the step. If it cannot make them, the hooks are made now."""
+    if hooks is None:
+        return ()
+    if len(launches) == 1 and not alone:
+        _, _, _, table, addresses, grads = launches[0]
+        if hooks.are_of(grads) and table.can_change(addresses):
+            return hooks.changes
+    hooks.make()
+    return ()
 
 
 def _are_possible(launches: list[Any]) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections import deque
-from typing import Any, Iterable
+from typing import Any, Iterable, Sequence
 
 import numpy
 
 from rmsprop_graves.kernels import cuda
 from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels.arrays import are_contiguous, refuse_unfit
+from rmsprop_graves.kernels.changes import Change
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # The oldest major version that passes a structure to a kernel by value.
@@ -132,7 +133,14 @@ class Table(_table.Table):
             and array.data.device_id == self._device_id
         )
 
-    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray, then: Iterable[object]) -> None:
+    def _step(
+        self,
+        grads: numpy.ndarray,
+        sets: numpy.ndarray,
+        set_of: numpy.ndarray,
+        changes: Sequence[Change],
+        then: Iterable[object],
+    ) -> None:
         first = 0
         while first < len(set_of):
             piece = set_of[first : first + cuda.ROWS].tolist()

@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from functools import partial
 from itertools import chain, starmap
-from typing import Any, Iterable
+from typing import Any, Iterable, Sequence
 
 import numba
 import numpy
@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels import threads
+from rmsprop_graves.kernels.changes import ADD, ADD_SIGN, CLIP, Change
 from rmsprop_graves.kernels.hyperparameters import NAMES, floats_of
 from rmsprop_graves.kernels.numba_cache import Cache
 
@@ -68,7 +69,8 @@ def step(
         return
     addresses = numpy.array([[array.ctypes.data] for array in (param, n, g, delta, grad)])
     one = numpy.zeros(1, numpy.intp)
-    _divide(addresses[:4], addresses[4], numpy.array([0, param.size]), hyperparameters[None], one, param.ravel()[:0])
+    bounds, like = numpy.array([0, param.size]), param.ravel()[:0]
+    _divide(addresses[:4], addresses[4], bounds, hyperparameters[None], one, (), like)
 
 
 class Table(_table.Table):
@@ -78,6 +80,7 @@ class Table(_table.Table):
     """
 
     CHARS = "fd"
+    CHANGES = True
 
     def _locate_columns(self) -> Any:
         self._params = _objects(self._columns[0])
@@ -110,8 +113,46 @@ class Table(_table.Table):
             objects.ctypes.data, len(objects), self._params.ctypes.data, self._sizes, id(numpy.ndarray), flags
         )
 
-    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray, then: Iterable[object]) -> None:
-        _divide(self._addresses, grads, self._bounds, sets, set_of, self._like, then)
+    def _step(
+        self,
+        grads: numpy.ndarray,
+        sets: numpy.ndarray,
+        set_of: numpy.ndarray,
+        changes: Sequence[Change],
+        then: Iterable[object],
+    ) -> None:
+        _divide(self._addresses, grads, self._bounds, sets, set_of, changes, self._like, then)
+
+
+def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Sequence[Change]) -> bool:
+    """Makes the changes in order, all in one compiled pass, with the bits of Chainer's hooks.
+
+    Args:
+        params: The parameters, of one dtype.
+        grads: The gradient of each, writable.
+        changes: What to do.
+
+    Returns:
+        Whether it was done. It is not if an array is not contiguous, if one has another dtype or shape than its
+        parameter, or if a gradient shares memory with another array; then nothing has changed.
+    """
+    count, dtype = len(params), params[0].dtype
+    if dtype.char not in Table.CHARS:
+        return False
+    objects = _objects([*params, *grads])
+    sizes = numpy.array([param.size for param in params], numpy.intp)
+    address = objects.ctypes.data
+    addresses, dtypes = _look(address, 2 * count, address, sizes, id(numpy.ndarray), _READABLE)
+    if not addresses.all() or (dtypes != dtypes[0]).any():
+        return False
+    rows, nbytes = addresses.reshape(2, count), sizes * dtype.itemsize
+    memory = _table.Memory(rows[1:], nbytes)
+    if memory.overlaps or memory.includes(rows[0], nbytes):
+        return False
+    bounds, set_of = numpy.cumsum([0, *sizes]), numpy.zeros(count, numpy.intp)
+    no_sets, like = numpy.empty((0, len(NAMES) + 1)), numpy.empty(0, dtype)
+    _divide(numpy.repeat(rows[:1], 4, axis=0), rows[1].copy(), bounds, no_sets, set_of, changes, like)
+    return True
 
 
 def _divide(
@@ -120,10 +161,13 @@ def _divide(
     bounds: numpy.ndarray,
     sets: numpy.ndarray,
     set_of: numpy.ndarray,
+    changes: Sequence[Change],
     like: numpy.ndarray,
     then: Iterable[object] = (),
 ) -> None:
-    """Steps all elements, on several threads if that pays, and runs through `then`.
+    """Changes the gradients and steps all elements, on several threads if that pays, and runs through `then`.
+
+    Without sets of hyperparameters it makes no step.
 
     A signal handler, such as the one that raises KeyboardInterrupt at Ctrl-C, runs before anything is written or after
     everything is.
@@ -131,10 +175,17 @@ def _divide(
     size = int(bounds[-1])
     count = threads.count_for(size)
     spans = threads.spans(size, count)
-    work = partial(_walk, _closed_job(), spans, addresses, grads, bounds, sets, set_of, like, *_PAUSES)
+    kinds, numbers = _NO_CHANGES
+    if changes:
+        kinds = numpy.array([one.kind for one in changes], numpy.intp)
+        numbers = numpy.array([numpy.broadcast_to(one.numbers, (len(grads), 2)) for one in changes])
+    work = partial(_walk, _closed_job(), spans, addresses, grads, bounds, sets, set_of, kinds, numbers, like, *_PAUSES)
     threads.ask_for_help(partial(work, False), count - 1)
     # Python handles signals between bytecodes, and this is one call of C functions.
     deque(chain(starmap(work, [(True,)]), then), maxlen=0)
+
+
+_NO_CHANGES = numpy.empty(0, numpy.intp), numpy.empty((0, 0, 2))
 
 
 def _objects(arrays: list[Any]) -> numpy.ndarray:
@@ -231,6 +282,28 @@ def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparam
         n[i], g[i], delta[i], param[i] = n1, g1, delta1, _moved(param0, delta1)
 
 
+@_compiled
+def _change_elements(kind: Any, param: Any, grad: Any, numbers: Any) -> None:
+    """Makes one change of `changes.change`. Each kind is a loop of its own, so that it is compiled to vectors."""
+    real = grad.dtype.type
+    a, b = real(numbers[0]), real(numbers[1])
+    if kind == ADD:
+        for i in range(grad.size):
+            grad[i] += a * param[i]
+    elif kind == ADD_SIGN:
+        for i in range(grad.size):
+            p = param[i]
+            # A NaN is its own sign, as in NumPy.
+            grad[i] += a * (real(1) if p > 0 else real(-1) if p < 0 else real(0) if p == 0 else p)
+    elif kind == CLIP:
+        for i in range(grad.size):
+            x = a if grad[i] < a else grad[i]
+            grad[i] = b if x > b else x
+    else:
+        for i in range(grad.size):
+            grad[i] *= a
+
+
 @intrinsic
 def _pointer(context: Any, address: Any, like: Any) -> Any:
     """Converts an address to a pointer to elements of the dtype of `like`."""
@@ -321,28 +394,47 @@ def _look(objects: Any, count: Any, params: Any, sizes: Any, array_type: Any, fl
 
 @_compiled
 def _walk_span(
-    addresses: Any, grads: Any, bounds: Any, sets: Any, set_of: Any, like: Any, begin: Any, end: Any
+    addresses: Any,
+    grads: Any,
+    bounds: Any,
+    sets: Any,
+    set_of: Any,
+    kinds: Any,
+    numbers: Any,
+    like: Any,
+    begin: Any,
+    end: Any,
 ) -> None:
     """Steps the elements from `begin` to `end`, numbered as if all parameters lay end to end."""
     row = numpy.searchsorted(bounds, begin, side="right") - 1
     while begin < end:
         offset = (begin - bounds[row]) * like.itemsize
         count = min(bounds[row + 1], end) - begin
-        _step_elements(
-            numba.carray(_pointer(addresses[0, row] + offset, like), count),
-            numba.carray(_pointer(grads[row] + offset, like), count),
-            numba.carray(_pointer(addresses[1, row] + offset, like), count),
-            numba.carray(_pointer(addresses[2, row] + offset, like), count),
-            numba.carray(_pointer(addresses[3, row] + offset, like), count),
-            sets[set_of[row]],
-        )
+        if len(kinds) > 0:
+            count = min(count, _BLOCK)
+        param = numba.carray(_pointer(addresses[0, row] + offset, like), count)
+        grad = numba.carray(_pointer(grads[row] + offset, like), count)
+        for place in range(len(kinds)):
+            _change_elements(kinds[place], param, grad, numbers[place, row])
+        if len(sets) > 0:
+            _step_elements(
+                param,
+                grad,
+                numba.carray(_pointer(addresses[1, row] + offset, like), count),
+                numba.carray(_pointer(addresses[2, row] + offset, like), count),
+                numba.carray(_pointer(addresses[3, row] + offset, like), count),
+                sets[set_of[row]],
+            )
         begin += count
-        row += 1
+        if begin == bounds[row + 1]:
+            row += 1
 
 
 # A job: two words in different cache lines, changed atomically. The first is the number of the next span that a thread
 # may take, or -1 while the job is closed; the second is the number of spans that are finished.
 _NEXT, _FINISHED = 0, 16
+# Elements of a gradient to which all changes are made before the step, while they lie in the first-level cache.
+_BLOCK = 1 << 11
 # How often a thread gives up its turn before it loses patience: about a millisecond.
 _PATIENCE = 1000
 
@@ -378,6 +470,8 @@ def _walk(
     bounds: Any,
     sets: Any,
     set_of: Any,
+    kinds: Any,
+    numbers: Any,
     like: Any,
     give_way: Any,
     sleep: Any,
@@ -401,7 +495,7 @@ def _walk(
             _call(give_way)
     span = _add(next_span, 1)
     while span < count:
-        _walk_span(addresses, grads, bounds, sets, set_of, like, spans[span], spans[span + 1])
+        _walk_span(addresses, grads, bounds, sets, set_of, kinds, numbers, like, spans[span], spans[span + 1])
         _add(finished, 1)
         span = _add(next_span, 1)
     if is_caller:
@@ -426,7 +520,7 @@ def _prove() -> None:
         proof = Table(*(column[:1] for column in columns))
         addresses = proof.locate(grads[:1])
         assert addresses is not None
-        proof._step(addresses, numpy.ones((1, len(NAMES))), numpy.zeros(1, numpy.intp), ())
+        proof._step(addresses, numpy.ones((1, len(NAMES) + 1)), numpy.zeros(1, numpy.intp), (), ())
 
 
 def _prove_numbers() -> None:

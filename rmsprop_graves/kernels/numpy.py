@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from rmsprop_graves.kernels.arrays import are_writable, refuse_unfit
+from rmsprop_graves.kernels.changes import change  # noqa: F401 (this kernel's)
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # Elements of a block: five arrays and two temporaries of this length fit into a core's second-level cache, and the

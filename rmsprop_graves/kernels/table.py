@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 from itertools import repeat
-from typing import Any, Iterable, Tuple
+from typing import Any, Iterable, Sequence, Tuple
 
 import numpy
 
+from rmsprop_graves.kernels.changes import Change
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # lr, alpha, momentum and eps.
@@ -28,6 +29,8 @@ class Table:
 
     # The characters of the dtypes that the compiled loop supports.
     CHARS = ""
+    # Whether the step can change gradients.
+    CHANGES = False
     _addresses: Any
 
     def __init__(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> None:
@@ -40,7 +43,7 @@ class Table:
         self._bounds = numpy.cumsum([0, *sizes])
         self._addresses = self._locate_columns()
         if self._addresses is not None:
-            self._written = _Memory(self._addresses, self._nbytes)
+            self._written = Memory(self._addresses, self._nbytes)
             if self._written.overlaps:
                 self._addresses = None
 
@@ -69,16 +72,27 @@ class Table:
             return None
         return addresses
 
-    def step(self, grads: numpy.ndarray, hyperparameters: list[Hyperparameters], then: Iterable[object] = ()) -> None:
+    def step(
+        self,
+        grads: numpy.ndarray,
+        hyperparameters: list[Hyperparameters],
+        then: Iterable[object] = (),
+        changes: Sequence[Change] = (),
+    ) -> None:
         """Steps all parameters.
 
         Args:
             grads: The addresses that :meth:`locate` returned.
             hyperparameters: lr, alpha, momentum and eps of each parameter.
+            changes: Changes of the gradients before the step, if :meth:`can_change` them.
             then: An iterator that is run through after the step. If it is implemented in C, an interrupt comes on a
                 CPU before the step or after the iterator's end.
         """
-        self._step(grads, *_numbered(hyperparameters), then)
+        self._step(grads, *_numbered(hyperparameters), changes, then)
+
+    def can_change(self, grads: numpy.ndarray) -> bool:
+        """Whether the step can change located gradients, which are writable and were not replaced by copies."""
+        return self.CHANGES and not Memory(grads[None], self._nbytes).overlaps
 
     def writes_to(self, other: Table, grads: numpy.ndarray) -> bool:
         """Whether a step writes memory of another table's arrays, or of the gradients that it has located."""
@@ -108,12 +122,19 @@ class Table:
         """Whether the same array objects still have the same addresses, shapes and flags."""
         raise NotImplementedError
 
-    def _step(self, grads: numpy.ndarray, sets: numpy.ndarray, set_of: numpy.ndarray, then: Iterable[object]) -> None:
+    def _step(
+        self,
+        grads: numpy.ndarray,
+        sets: numpy.ndarray,
+        set_of: numpy.ndarray,
+        changes: Sequence[Change],
+        then: Iterable[object],
+    ) -> None:
         """Steps all parameters, then runs through ``then``. Parameter k has the values ``sets[set_of[k]]``."""
         raise NotImplementedError
 
 
-class _Memory:
+class Memory:
     """The memory of arrays, to find overlaps.
 
     Args:
