@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 import numpy
 from chainer import Parameter
@@ -17,8 +17,6 @@ from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, Grad
 from rmsprop_graves import kernels
 from rmsprop_graves._chainer7 import numpy1
 from rmsprop_graves.kernels.changes import ADD, ADD_SIGN, CLIP, SCALE, Change
-
-_DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 
 
 class WaitingHooks:
@@ -30,15 +28,21 @@ class WaitingHooks:
 
     Args:
         target: The model.
+        params: Its parameters.
         call: Chainer's method that calls a hook of the optimizer.
+
+    Attributes:
+        changes: The changes that the waiting hooks make.
+        params: The arrays of the parameters, when hooks wait.
+        grads: Their gradients.
     """
 
-    def __init__(self, target: Any, call: Callable[[Any], None]) -> None:
+    def __init__(self, target: Any, params: list[Any], call: Callable[[Any], None]) -> None:
         self._target = target
+        self._params: list[Any] | None = params
         self._call = call
         self._hooks: list[Any] = []
         self.changes: list[Change] = []
-        # Arrays of parameters and their gradients.
         self.params: list[Any] = []
         self.grads: list[Any] = []
 
@@ -51,18 +55,24 @@ class WaitingHooks:
                 self.make()
             try:
                 if not self.params:
-                    self.params, self.grads = _plain_arrays(self._target)
+                    self.params, self.grads = _plain_arrays(self.model_params())
                 changes = kind.changes(hook, self.params, self.grads)
             except Exception:  # Chainer's code may raise it too
                 pass
         if changes is None:
             self.make()
-            # The hook may replace arrays.
-            self.params, self.grads = [], []
+            # The hook may replace arrays and parameters.
+            self.params, self.grads, self._params = [], [], None
             return False
         self._hooks.append(hook)
         self.changes += changes
         return True
+
+    def model_params(self) -> list[Any]:
+        """Returns the parameters of the model; they are listed anew after a hook was called, which may add some."""
+        if self._params is None:
+            self._params = list(self._target.params())
+        return self._params
 
     def are_of(self, grads: list[Any]) -> bool:
         """Whether the hooks change just these gradients."""
@@ -97,34 +107,30 @@ class _Kind:
         return type(hook).__call__ is self._method and is_for_each == self._is_for_each
 
 
-def _plain_arrays(target: Any) -> tuple[list[Any], list[Any]]:
-    """Returns the arrays of all initialized parameters, and their gradients.
+def _plain_arrays(params: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Returns the arrays of all initialized parameters, and their gradients. A kernel looks at dtypes and layouts.
 
     Raises:
-        ValueError: One is not plain.
+        ValueError: A parameter is not plain.
     """
     arrays, grads = [], []
-    dtype = None
-    for param in target.params(include_uninit=False):
+    for param in params:
         array, grad = param._data[0], param._grad if param._grad_var is None else param._grad_var.array
-        if dtype is None:
-            dtype = array.dtype
         if (
             type(param) is not Parameter
+            or not param._grad_valid
             or type(param._device) is not CpuDevice
             or param._layout is not None
             or param._loss_scale is not None
-            or not type(array) is type(grad) is numpy.ndarray
-            or not array.dtype == grad.dtype == dtype
-            or not array.shape == grad.shape != ()
-            or not array.flags.c_contiguous
-            or not grad.flags.carray
         ):
+            raise ValueError(f"{param} is not plain")
+        if array is None and grad is None:
+            continue
+        # Chainer computes with scalars where an array has no dimensions.
+        if not (type(array) is type(grad) is numpy.ndarray and array.shape):
             raise ValueError(f"{param} is not plain")
         arrays.append(array)
         grads.append(grad)
-    if dtype not in _DTYPES:
-        raise ValueError(f"found parameters of dtype {dtype}")
     return arrays, grads
 
 

@@ -148,15 +148,14 @@ class RMSpropGraves(GradientMethod):
         if self._plan is None:
             self._plan = Plan()
         try:
-            hooks = self._call_hooks("pre")
+            hooks = self._call_hooks("pre", params)
         except Exception:
             # If a hook failed because of a bad gradient, name the parameter.
             refuse_misfits_of(self.target.params())
             raise
-        if self._hookable._pre_update_hooks or not self._inherits("call_hooks"):
-            params = list(self.target.params())
+        params = list(self.target.params()) if hooks is None else hooks.model_params()
         self.t += 1
-        changed: list[Any] = []
+        changed = []
         if self.is_safe_to_update():
             if not self._plan.update(params, hooks):
                 # A user's hook or method has run, and may have cleared a gradient.
@@ -164,16 +163,16 @@ class RMSpropGraves(GradientMethod):
         elif hooks is not None:
             hooks.make()
         self._reallocate_cleared_grads_of(changed)
-        hooks = self._call_hooks("post")
+        hooks = self._call_hooks("post", changed or params)
         if hooks is not None:
             hooks.make()
         self.update_loss_scale()
 
-    def _call_hooks(self, timing: str) -> WaitingHooks | None:
+    def _call_hooks(self, timing: str, params: list[Any]) -> WaitingHooks | None:
         """Calls the hooks. Returns those that wait to be made."""
         # A method of the user's own finds the gradients as Chainer would show them.
         if all(map(self._inherits, ("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"))):
-            self._plan.hooks = WaitingHooks(self.target, super().call_hook)
+            self._plan.hooks = WaitingHooks(self.target, params, super().call_hook)
         try:
             self.call_hooks(timing)
             return self._plan.hooks  # type: ignore[no-any-return]

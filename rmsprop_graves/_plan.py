@@ -126,7 +126,15 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any], hooks: W
             launches.append((device, group, own_values, table, table.locate(grads), grads))
     if not _are_possible(launches):
         launches, alone = [], list(params)
-    changes = _changes(hooks, launches, alone)
+    changes: Sequence[Change] = ()
+    if hooks is not None and hooks.changes:
+        if alone or not all(
+            hooks.are_of(grads) and table.can_change(addresses, grads) for *_, table, addresses, grads in launches
+        ):
+            hooks.make()
+            # Again, for `locate` may have copied gradients.
+            return _step(batch, iter(tables), None)
+        changes = hooks.changes
     if alone:
         refuse_misfits_of(params)
     for device, group, own_values, table, addresses, _ in launches:
@@ -137,18 +145,6 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any], hooks: W
     for param in alone:
         _step_alone(*batch[param.update_rule])
     return tables
-
-
-def _changes(hooks: WaitingHooks | None, launches: list[Any], alone: list[Any]) -> Sequence[Change]:
-    """Returns the changes that the waiting hooks leave to the step. If it cannot make them, the hooks are made now."""
-    if hooks is None:
-        return ()
-    if len(launches) == 1 and not alone:
-        _, _, _, table, addresses, grads = launches[0]
-        if hooks.are_of(grads) and table.can_change(addresses):
-            return hooks.changes
-    hooks.make()
-    return ()
 
 
 def _are_possible(launches: list[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy
@@ -9,6 +10,7 @@ import numpy
 # What becomes of a gradient g beside its parameter p: g + a p; g + a sign(p); g between a and b; a g.
 ADD, ADD_SIGN, CLIP, SCALE = range(4)
 
+_DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 # Elements of a block. A temporary of this length stays in the cache.
 _BLOCK = 1 << 15
 
@@ -29,15 +31,19 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: lis
     """Makes the changes in order, with the bits of Chainer's hooks.
 
     Args:
-        params: The parameters, C-contiguous and of one dtype.
-        grads: The gradient of each, C-contiguous and writable, of the parameter's shape and dtype.
+        params: The parameters, of one dtype.
+        grads: The gradient of each.
         changes: What to do.
 
     Returns:
-        Whether it was done; this kernel always can.
+        Whether it was done. It is not if an array is not contiguous or not of the common dtype, float32 or float64, or
+        if a gradient is read-only or has another shape than its parameter; then nothing has changed.
     """
+    dtype = params[0].dtype
+    if dtype not in _DTYPES or not all(map(_fit, params, grads, repeat(dtype))):
+        return False
     for kind, numbers in changes:
-        rows = numpy.broadcast_to(numbers, (len(params), 2)).astype(params[0].dtype)
+        rows = numpy.broadcast_to(numbers, (len(params), 2)).astype(dtype)
         for param, grad, (a, b) in zip(params, grads, rows):
             # In blocks, the sum would read what it has written.
             block = param.size or 1 if numpy.may_share_memory(param, grad) else _BLOCK
@@ -45,6 +51,11 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: lis
             for begin in range(0, p.size, block):
                 _change_block(kind, p[begin : begin + block], g[begin : begin + block], a, b)
     return True
+
+
+def _fit(param: Any, grad: Any, dtype: Any) -> bool:
+    is_alike = param.dtype == grad.dtype == dtype and param.shape == grad.shape
+    return bool(is_alike and param.flags.c_contiguous and grad.flags.carray)
 
 
 def _change_block(kind: int, param: Any, grad: Any, a: Any, b: Any) -> None:

@@ -80,7 +80,6 @@ class Table(_table.Table):
     """
 
     CHARS = "fd"
-    CHANGES = True
 
     def _locate_columns(self) -> Any:
         self._params = _objects(self._columns[0])
@@ -108,6 +107,11 @@ class Table(_table.Table):
             addresses[place] = grads[place].ctypes.data
         return addresses
 
+    def can_change(self, addresses: numpy.ndarray, grads: list[Any]) -> bool:
+        """Whether the step can change these gradients, which it has located and not replaced by copies."""
+        are_writable = self._look(_objects(grads), _WRITABLE)[0].all()
+        return are_writable and not _table.Memory(addresses[None], self._nbytes).overlaps
+
     def _look(self, objects: numpy.ndarray, flags: int) -> Any:
         return _look(
             objects.ctypes.data, len(objects), self._params.ctypes.data, self._sizes, id(numpy.ndarray), flags
@@ -129,12 +133,12 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Seq
 
     Args:
         params: The parameters, of one dtype.
-        grads: The gradient of each, writable.
+        grads: The gradient of each.
         changes: What to do.
 
     Returns:
-        Whether it was done. It is not if an array is not contiguous, if one has another dtype or shape than its
-        parameter, or if a gradient shares memory with another array; then nothing has changed.
+        Whether it was done. It is not if an array is not contiguous or not of the common dtype, or if a gradient is
+        read-only, has another shape than its parameter or shares memory with another array; then nothing has changed.
     """
     count, dtype = len(params), params[0].dtype
     if dtype.char not in Table.CHARS:
@@ -143,7 +147,8 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Seq
     sizes = numpy.array([param.size for param in params], numpy.intp)
     address = objects.ctypes.data
     addresses, dtypes = _look(address, 2 * count, address, sizes, id(numpy.ndarray), _READABLE)
-    if not addresses.all() or (dtypes != dtypes[0]).any():
+    written, _ = _look(objects[count:].ctypes.data, count, address, sizes, id(numpy.ndarray), _WRITABLE)
+    if not addresses.all() or not written.all() or (dtypes != dtypes[0]).any():
         return False
     rows, nbytes = addresses.reshape(2, count), sizes * dtype.itemsize
     memory = _table.Memory(rows[1:], nbytes)

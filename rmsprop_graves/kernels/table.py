@@ -29,8 +29,6 @@ class Table:
 
     # The characters of the dtypes that the compiled loop supports.
     CHARS = ""
-    # Whether the step can change gradients.
-    CHANGES = False
     _addresses: Any
 
     def __init__(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> None:
@@ -90,9 +88,9 @@ class Table:
         """
         self._step(grads, *_numbered(hyperparameters), changes, then)
 
-    def can_change(self, grads: numpy.ndarray) -> bool:
-        """Whether the step can change located gradients, which are writable and were not replaced by copies."""
-        return self.CHANGES and not Memory(grads[None], self._nbytes).overlaps
+    def can_change(self, addresses: numpy.ndarray, grads: list[Any]) -> bool:
+        """Whether the step can change these gradients, which it has located and not replaced by copies."""
+        return False
 
     def writes_to(self, other: Table, grads: numpy.ndarray) -> bool:
         """Whether a step writes memory of another table's arrays, or of the gradients that it has located."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tracemalloc
 
 import numpy
 import pytest
@@ -188,3 +189,22 @@ def test_builtin_hook_added_and_removed_in_mid_training_trains_as_on_chainers_cl
     assert "/l1/W" in differing(ours[3:4], plain[3:4])
     always = train_with(RMSpropGraves, lambda optimizer: optimizer.add_hook(WeightDecay(0.1)))
     assert "/l1/W" in differing(ours[6:], always[6:])
+
+
+@pytest.mark.parametrize("name", sorted(set(HOOKS) - {"GradientNoise", "GradientNoise with a noise_func"}))
+@pytest.mark.parametrize("timing", ["pre", "post"])
+def test_a_hook_makes_no_temporary_of_the_parameters_size(kernel, name, timing):
+    """Chainer's code makes one in most hooks, on one core."""
+    size = 1_000_000
+    optimizer = RMSpropGraves().setup(Arrays(numpy.ones(size, "f4")))
+    optimizer.add_hook(HOOKS[name](), timing=timing)
+    optimizer.target.p0.grad = numpy.ones(size, "f4")
+    for _ in range(2):
+        optimizer.update()
+    tracemalloc.start()
+    try:
+        optimizer.update()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size
