@@ -147,12 +147,7 @@ class RMSpropGraves(GradientMethod):
         self.check_nan_in_grads()
         if self._plan is None:
             self._plan = Plan()
-        try:
-            hooks = self._call_hooks("pre", params)
-        except Exception:
-            # If a hook failed because of a bad gradient, name the parameter.
-            refuse_misfits_of(self.target.params())
-            raise
+        hooks = self._call_hooks("pre", params)
         params = list(self.target.params()) if hooks is None else hooks.model_params()
         self.t += 1
         changed = []
@@ -172,7 +167,7 @@ class RMSpropGraves(GradientMethod):
         """Calls the hooks. Returns those that wait to be made."""
         # A method of the user's own finds the gradients as Chainer would show them.
         if all(map(self._inherits, ("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"))):
-            self._plan.hooks = WaitingHooks(self.target, params, super().call_hook)
+            self._plan.hooks = WaitingHooks(self.target, params, self._call_hook_now)
         try:
             self.call_hooks(timing)
             return self._plan.hooks  # type: ignore[no-any-return]
@@ -183,7 +178,15 @@ class RMSpropGraves(GradientMethod):
         """Calls a hook of the optimizer. Chainer's own elementwise hooks may wait for the step of the update."""
         waiting = None if self._plan is None else self._plan.hooks
         if waiting is None or not waiting.take(hook):
+            self._call_hook_now(hook)
+
+    def _call_hook_now(self, hook: Any) -> None:
+        try:
             super().call_hook(hook)
+        except Exception:
+            # If the hook failed because of a bad gradient, name the parameter.
+            refuse_misfits_of(self.target.params())
+            raise
 
     def reallocate_cleared_grads(self) -> None:
         """Sets missing gradients to zeros. Called before and after every hook, and before and after the step."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from rmsprop_graves.kernels.memory import Memory
+
 # What becomes of a gradient g beside its parameter p: g + a p; g + a sign(p); g between a and b; a g.
 ADD, ADD_SIGN, CLIP, SCALE = range(4)
 
@@ -37,25 +39,36 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: lis
 
     Returns:
         Whether it was done. It is not if an array is not contiguous or not of the common dtype, float32 or float64, or
-        if a gradient is read-only or has another shape than its parameter; then nothing has changed.
+        if a gradient is read-only, has another shape than its parameter or shares memory with another array; then
+        nothing has changed.
     """
     dtype = params[0].dtype
-    if dtype not in _DTYPES or not all(map(_fit, params, grads, repeat(dtype))):
+    if dtype not in _DTYPES or not all(map(_fit, params, grads, repeat(dtype))) or _overlap(params, grads):
         return False
     for kind, numbers in changes:
         rows = numpy.broadcast_to(numbers, (len(params), 2)).astype(dtype)
         for param, grad, (a, b) in zip(params, grads, rows):
-            # In blocks, the sum would read what it has written.
-            block = param.size or 1 if numpy.may_share_memory(param, grad) else _BLOCK
             p, g = param.ravel(), grad.ravel()
-            for begin in range(0, p.size, block):
-                _change_block(kind, p[begin : begin + block], g[begin : begin + block], a, b)
+            for begin in range(0, p.size, _BLOCK):
+                _change_block(kind, p[begin : begin + _BLOCK], g[begin : begin + _BLOCK], a, b)
     return True
 
 
 def _fit(param: Any, grad: Any, dtype: Any) -> bool:
     is_alike = param.dtype == grad.dtype == dtype and param.shape == grad.shape
     return bool(is_alike and param.flags.c_contiguous and grad.flags.carray)
+
+
+def _overlap(params: list[Any], grads: list[Any]) -> bool:
+    """Whether a gradient shares memory with another array."""
+    are_alone = all(array.base is None for array in (*params, *grads))
+    if are_alone and len({*map(id, grads)} - {*map(id, params)}) == len(grads):
+        return False
+    # This takes a microsecond for each array.
+    nbytes = numpy.array([grad.nbytes for grad in grads])
+    addresses = [numpy.array([array.ctypes.data for array in arrays]) for arrays in (params, grads)]
+    memory = Memory(addresses[1][None], nbytes)
+    return memory.overlaps or memory.includes(addresses[0], nbytes)
 
 
 def _change_block(kind: int, param: Any, grad: Any, a: Any, b: Any) -> None:

@@ -21,6 +21,7 @@ from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels import threads
 from rmsprop_graves.kernels.changes import ADD, ADD_SIGN, CLIP, Change
 from rmsprop_graves.kernels.hyperparameters import NAMES, floats_of
+from rmsprop_graves.kernels.memory import Memory
 from rmsprop_graves.kernels.numba_cache import Cache
 
 
@@ -110,7 +111,7 @@ class Table(_table.Table):
     def can_change(self, addresses: numpy.ndarray, grads: list[Any]) -> bool:
         """Whether the step can change these gradients, which it has located and not replaced by copies."""
         are_writable = self._look(_objects(grads), _WRITABLE)[0].all()
-        return are_writable and not _table.Memory(addresses[None], self._nbytes).overlaps
+        return are_writable and not Memory(addresses[None], self._nbytes).overlaps
 
     def _look(self, objects: numpy.ndarray, flags: int) -> Any:
         return _look(
@@ -151,7 +152,7 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Seq
     if not addresses.all() or not written.all() or (dtypes != dtypes[0]).any():
         return False
     rows, nbytes = addresses.reshape(2, count), sizes * dtype.itemsize
-    memory = _table.Memory(rows[1:], nbytes)
+    memory = Memory(rows[1:], nbytes)
     if memory.overlaps or memory.includes(rows[0], nbytes):
         return False
     bounds, set_of = numpy.cumsum([0, *sizes]), numpy.zeros(count, numpy.intp)

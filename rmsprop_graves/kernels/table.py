@@ -10,6 +10,7 @@ import numpy
 
 from rmsprop_graves.kernels.changes import Change
 from rmsprop_graves.kernels.hyperparameters import floats_of
+from rmsprop_graves.kernels.memory import Memory
 
 # lr, alpha, momentum and eps.
 Hyperparameters = Tuple[float, ...]
@@ -130,28 +131,6 @@ class Table:
     ) -> None:
         """Steps all parameters, then runs through ``then``. Parameter k has the values ``sets[set_of[k]]``."""
         raise NotImplementedError
-
-
-class Memory:
-    """The memory of arrays, to find overlaps.
-
-    Args:
-        addresses: Where each array begins; a row for each kind of array, a column for each parameter.
-        nbytes: For each parameter the size of one array in bytes.
-    """
-
-    def __init__(self, addresses: numpy.ndarray, nbytes: numpy.ndarray) -> None:
-        is_filled = nbytes > 0
-        begins = addresses[:, is_filled].ravel()
-        order = numpy.argsort(begins)
-        self._begins = numpy.append(begins[order], numpy.iinfo(numpy.intp).max)
-        self._ends = self._begins[:-1] + numpy.tile(nbytes[is_filled], len(addresses))[order]
-        self.overlaps = bool((self._begins[1:-1] < self._ends[:-1]).any())
-
-    def includes(self, addresses: numpy.ndarray, nbytes: numpy.ndarray) -> bool:
-        """Whether an array of this address and size overlaps the memory."""
-        following = numpy.searchsorted(self._ends, addresses, side="right")
-        return bool((self._begins[following] < addresses + nbytes).any())
 
 
 def _numbered(hyperparameters: list[Hyperparameters]) -> tuple[numpy.ndarray, numpy.ndarray]:
