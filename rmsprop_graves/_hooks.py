@@ -159,7 +159,10 @@ def _lasso(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
 
 
 def _hard_clipping(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
-    return [_all(CLIP, _number(hook.lower_bound, params), _number(hook.upper_bound, params))]
+    lower, upper = _number(hook.lower_bound, params), _number(hook.upper_bound, params)
+    if not (lower and upper):
+        raise ValueError("where a bound is zero, the sign of a zero depends on NumPy's version")
+    return [_all(CLIP, lower, upper)]
 
 
 def _clipping(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
