@@ -11,16 +11,16 @@ import gc
 import tempfile
 import time
 import warnings
+from datetime import date
 from itertools import chain
 from pathlib import Path
 
 import numpy
 
 import rmsprop_graves  # isort: split - chainer is importable from here on
-from benchmarks import host, libraries, machine, models, report, timing, training, triad
+from benchmarks import floor, hooks, host, libraries, machine, models, report, timing, training
 from rmsprop_graves import kernels
 
-HERE = Path(__file__).resolve().parent
 DTYPES = ("float32", "float64")
 QUICK = ("200 of 100", "200 of 4,096")
 
@@ -29,19 +29,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", action="store_true", help="measure on a GPU instead, with CuPy")
     parser.add_argument("--quick", action="store_true", help="a few rounds of small models, to check that it runs")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the documents of all results")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for the results (default: benchmarks/results, with --quick a new temporary folder)",
+        help="folder for the results (default: the processor's in benchmarks/results, with --quick a temporary one)",
     )
     options = parser.parse_args()
+    if options.report:
+        print(f"Written: {', '.join(str(path) for path in report.write_all())}")
+        return
     if options.gpu:
         from benchmarks import gpu, gpu_report
 
         if gpu.why_not():
             parser.error(f"--gpu needs CuPy and a GPU: {gpu.why_not()}")
-    output = options.output or (Path(tempfile.mkdtemp()) if options.quick else HERE / "results")
+    processor = report.FOLDER if options.gpu else report.FOLDER / report.folder_name(machine.describe_host()["CPU"])
+    output = options.output or (Path(tempfile.mkdtemp()) if options.quick else processor)
     output.mkdir(parents=True, exist_ok=True)
 
     if options.gpu:
@@ -51,9 +56,8 @@ def main() -> None:
         return
     results = measure(options.quick)
     written = report.write(results, output)
-    if output.resolve() == HERE / "results":
-        report.insert(results, HERE / "README.md")
-        written.append(HERE / "README.md")
+    if output.resolve() == processor:
+        written = report.write_all()
     print(f"\n{report.summary(results)}\nWritten: {', '.join(str(path) for path in written)}")
 
 
@@ -64,39 +68,39 @@ def measure(quick: bool) -> dict:
         libraries.leave_out(libraries.TORCH_COMPILED, "torch takes a minute to compile the step of each model")
     sizes = {**models.SYNTHETIC, **models.REAL}
     results: dict = {
-        "machine": {"rmsprop-graves": rmsprop_graves.__version__, **machine.describe(threads)},
+        "machine": {
+            "rmsprop-graves": rmsprop_graves.__version__,
+            "date": f"{date.today()}",
+            **machine.describe(threads),
+        },
         "left out": [f"{name} ({reason})" for name, reason in libraries.left_out().items()],
+        "floor": {},
         "threads": {},
         "cases": [],
+        "hooks": [],
         "training": [],
     }
     for line in results["left out"]:
         print(f"Left out: {line}", flush=True)
-    triads = list(triad.contenders(threads))
+    print("floor", flush=True)
+    yardstick = floor.Floor(threads)
+    results["floor"] = {"bytes": yardstick.moved_bytes, "ways": yardstick.measure(2 if quick else floor.ROUNDS)}
+    floors = list(yardstick.contenders(results["floor"]["ways"]))
     for dtype in DTYPES:
         for name, shapes in sizes.items():
             if quick and name not in QUICK:
                 continue
-            needed, available = needed_memory(shapes, dtype), machine.available_memory()
-            if available is not None and needed > available:
-                results["left out"].append(
-                    f"{name}, {dtype} (needs {needed / 1e9:.0f} GB of memory, {available / 1e9:.0f} GB are free)"
-                )
-                print(f"Left out: {results['left out'][-1]}", flush=True)
+            if not fits(name, shapes, dtype, results["left out"]):
                 continue
             print(f"{dtype}, {name}", flush=True)
-            case, used = measure_case(name, shapes, dtype, threads, triads, quick)
+            case, used = measure_case(name, shapes, dtype, threads, floors, quick)
             results["cases"].append(case)
             results["threads"].update(used)
-    results["bandwidth"] = {
-        contender.name: [
-            triad.moved_bytes(contender.name) / seconds
-            for case in results["cases"]
-            for seconds in case["seconds"][contender.name]
-        ]
-        for contender in triads
-    }
-    del triads
+    del floors, yardstick
+    for name in hooks.MODELS[: 1 if quick else None]:
+        if fits(f"{name} with hooks", sizes[name], "float32", results["left out"]):
+            print(f"hooks, {name}", flush=True)
+            results["hooks"] += hooks.measure_case(name, threads, quick)
     for network in training.NETWORKS:
         print(f"training, {network}", flush=True)
         times = training.time_in_turn(network, threads, 2 if quick else 15, 1 if quick else 3)
@@ -108,12 +112,12 @@ def measure(quick: bool) -> dict:
     return results
 
 
-def measure_case(name, shapes, dtype, threads, triads, quick):
+def measure_case(name, shapes, dtype, threads, floors, quick):
     arrays = libraries.draw(shapes, dtype)
     contenders = list(chain.from_iterable(library(arrays, threads) for library in libraries.LIBRARIES))
     del arrays
-    seconds = timing.time_in_turn([*contenders, *triads], **({"budget": 0, "fewest": 3} if quick else {"budget": 20}))
-    used = {contender.name: contender.threads for contender in (*contenders, *triads)}
+    seconds = timing.time_in_turn([*contenders, *floors], **({"budget": 0, "fewest": 3} if quick else {"budget": 20}))
+    used = {contender.name: contender.threads for contender in (*contenders, *floors)}
     # Free the memory for the next model. Chainer's links are reference cycles, so they need the collector.
     del contenders
     gc.collect()
@@ -127,6 +131,16 @@ def measure_case(name, shapes, dtype, threads, triads, quick):
         "seconds": seconds,
     }
     return case, used
+
+
+def fits(name, shapes, dtype, left_out):
+    """Whether there is enough memory to measure a model. If not, add the reason to the list."""
+    needed, available = needed_memory(shapes, dtype), machine.available_memory()
+    if available is None or needed <= available:
+        return True
+    left_out.append(f"{name}, {dtype} (needs {needed / 1e9:.0f} GB of memory, {available / 1e9:.0f} GB are free)")
+    print(f"Left out: {left_out[-1]}", flush=True)
+    return False
 
 
 def needed_memory(shapes, dtype):

@@ -113,7 +113,7 @@ def torchs(arrays: Arrays, threads: int) -> Iterator[Contender]:
         for param, grad in zip(params, arrays.grads):
             param.grad = torch.tensor(grad)
         optimizer = torch.optim.RMSprop(params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=foreach)
-        step = CompiledStep(optimizer) if name == TORCH_COMPILED else optimizer.step
+        step = CompiledStep(optimizer.step) if name == TORCH_COMPILED else optimizer.step
 
         # torch does not clamp n - g^2. With constant gradients it becomes negative after about 300 updates, and an
         # update of NaNs took twice as long.
@@ -128,20 +128,23 @@ def torchs(arrays: Arrays, threads: int) -> Iterator[Contender]:
     for name, foreach in zip(TORCH, (True, False)):
         yield contender(name, foreach)
     if not why_left_out(TORCH_COMPILED):
+        forget_compiled()
         yield contender(TORCH_COMPILED, foreach=True)
 
 
 class CompiledStep:
-    """``torch.compile(optimizer.step)``, already compiled.
+    """A function compiled by torch, already with its machine code.
 
     Args:
-        optimizer: A torch optimizer whose parameters have gradients.
+        step: The ``step`` of a torch optimizer whose parameters have gradients, or a function that calls it.
+        graphs: The number of graphs that torch must make of it (default: 1). torch ends a graph where a function calls
+            ``step``.
 
     Raises:
-        RuntimeError: torch did not compile the whole step as one graph.
+        RuntimeError: torch made another number of graphs.
     """
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, step: Callable[[], Any], graphs: int = 1) -> None:
         import torch
         from torch._dynamo import lookup_backend
 
@@ -150,9 +153,9 @@ class CompiledStep:
             return lookup_backend("inductor")(graph, inputs)
 
         self._graphs: list[Any] = []
-        # Without a reset, torch compiles only the first eight optimizers of a process.
-        torch._dynamo.reset()
-        self._step = torch.compile(optimizer.step, backend=compile_graph)
+        self._expected = graphs
+        # Without `dynamic=False` torch makes a second graph of a second optimizer that has another hyperparameter.
+        self._step = torch.compile(step, backend=compile_graph, dynamic=False)
         # The first call makes the state. The second compiles, if the first did not.
         for _ in range(3):
             self._step()
@@ -163,9 +166,16 @@ class CompiledStep:
         self._step()
 
     def check(self) -> None:
-        """Raise RuntimeError unless torch has compiled exactly one graph."""
-        if len(self._graphs) != 1:
-            raise RuntimeError(f"torch.compile must make one graph of the step, made {len(self._graphs)}")
+        """Raise RuntimeError unless torch has compiled as many graphs as expected."""
+        if len(self._graphs) != self._expected:
+            raise RuntimeError(f"torch.compile must make graphs: {self._expected}, made {len(self._graphs)}")
+
+
+def forget_compiled() -> None:
+    """Forget what torch has compiled. Without this it compiles only the first eight optimizers of a process."""
+    import torch
+
+    torch._dynamo.reset()
 
 
 def optaxes(arrays: Arrays, threads: int) -> Iterator[Contender]:
@@ -230,7 +240,7 @@ def _import(name: str) -> None:
         # It needs a C++ compiler and a Python version that torch supports.
         parameter = torch.ones(2, requires_grad=True)
         parameter.grad = torch.ones(2)
-        CompiledStep(torch.optim.RMSprop([parameter], centered=True))
+        CompiledStep(torch.optim.RMSprop([parameter], centered=True).step)
     else:
         __import__(name)
 

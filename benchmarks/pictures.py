@@ -1,4 +1,4 @@
-"""The two pictures of the results: time per element by model size, and share of the triad's bandwidth."""
+"""The two pictures of the results: time per element by model size, and share of the floor's bandwidth."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def bandwidth(results: dict[str, Any]) -> Any:
         cases = [case for case in results["cases"] if case["dtype"] == dtype]
         for library, (color, marker) in STYLES.items():
             points = [
-                (100 * median(report.shares(case, name, results["threads"])), place)
+                (100 * median(report.shares(results, case, name)), place)
                 for place, case in enumerate(cases)
                 for name in [_contender(case, library)]
                 if name is not None
@@ -82,7 +82,7 @@ def bandwidth(results: dict[str, Any]) -> Any:
                 label = _label(results, library)
                 axes.plot(*zip(*points), color=color, marker=marker, markersize=7, linestyle="none", label=label)
         axes.axvline(100, color="0.5", linewidth=1, zorder=0)
-        axes.set(xscale="log", title=dtype, xlabel="% of the triad's bandwidth")
+        axes.set(xscale="log", title=dtype, xlabel="% of the floor's bandwidth")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_yticks(range(len(cases)), [SHORT[case["model"]] for case in cases])
         axes.set_ylim(len(cases) - 0.5, -0.5)

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from benchmarks import floor
 from benchmarks.libraries import CHAINER, NUMBA, NUMPY, OPTAX, OURS, TORCH, TORCH_COMPILED
-from benchmarks.triad import FLOOR, TRIAD, moved_bytes
 
-BEGIN, END = "<!-- the last run begins -->", "<!-- the last run ends -->"
+# Each processor has a folder in it.
+FOLDER = Path(__file__).resolve().parent / "results"
+README = FOLDER.parent / "README.md"
+BEGIN, END = "<!-- the last runs begin -->", "<!-- the last runs end -->"
+
+
+def folder_name(processor: str) -> str:
+    """Return a processor's name as the name of a folder: letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", processor.lower())).strip("-")
+
+
+def write_all() -> list[Path]:
+    """Write the documents and pictures of all committed runs again, and the README's summaries of them."""
+    written = []
+    summaries = []
+    for path in sorted(FOLDER.glob("*/results.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        written += write(results, path.parent)
+        summaries.append(f"### {results['machine']['CPU']}\n\n{summary(results)}\n\n{_picture_links(path.parent)}")
+    insert("\n\n".join(summaries), README)
+    return [*written, README]
+
+
+def _picture_links(folder: Path) -> str:
+    links = (
+        ("Nanoseconds per element and update by the number of elements in the model, a line for each library", "time"),
+        ("Share of the floor's bandwidth that each library reaches on each model", "bandwidth"),
+    )
+    return "\n\n".join(f"![{text}](results/{folder.name}/{name}.png)" for text, name in links)
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -32,28 +61,30 @@ def save(results: dict[str, Any], document: str, stem: Path, command: str) -> li
     return [markdown, data]
 
 
-def insert(results: dict[str, Any], readme: Path) -> None:
-    """Replace the text between the README's two marks by the summary."""
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    readme.write_text(f"{before}{BEGIN}\n\n{summary(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+def insert(text: str, readme: Path) -> None:
+    """Replace the text between the README's two marks."""
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def summary(results: dict[str, Any]) -> str:
     about = results["machine"]
     lines = [
-        f"{about['CPU']}, {about['cores usable']} cores usable, {about['threads']} threads; {_bandwidths(results)}.",
+        f"rmsprop-graves {about['rmsprop-graves']} on {about['date']}, {about['cores usable']} cores usable, "
+        f"{about['threads']} threads; "
+        f"{_bandwidths(results)}.",
         "",
     ]
     for dtype in dtypes(results):
         lines += [f"{dtype}: speed-up, median (lower to upper quartile) of the rounds", ""]
         lines += [*_ratios(results, dtype), ""]
-    lines += [
-        "Host cost of a parameter: median (lower to upper quartile) of the rounds",
-        "",
-        host_costs(results["host"]),
-    ]
-    return "\n".join(lines)
+    if results["hooks"]:
+        lines += ["float32 with hooks: speed-up, and our time as a multiple of the time without hooks", ""]
+        lines += [*_hook_ratios(results), ""]
+    if results["host"]:
+        lines += ["Host cost of a parameter: median (lower to upper quartile) of the rounds", ""]
+        lines += [host_costs(results["host"])]
+    return "\n".join(lines).rstrip()
 
 
 def host_costs(results: dict[str, Any]) -> str:
@@ -75,10 +106,10 @@ def ratios(case: dict[str, Any], slow: str | None, fast: str | None) -> list[flo
     return [a / b for a, b in zip(seconds[slow], seconds[fast])]
 
 
-def shares(case: dict[str, Any], name: str, threads: dict[str, int], yardstick: str = TRIAD) -> list[float]:
-    """Return the bandwidth in each round, relative to the yardstick's with as many threads."""
-    other = f"{yardstick}, {threads[name]} threads"
-    return [case["bytes"] / moved_bytes(other) * ratio for ratio in ratios(case, other, name)]
+def shares(results: dict[str, Any], case: dict[str, Any], name: str) -> list[float]:
+    """Return the bandwidth in each round, relative to the floor's with as many threads."""
+    other = floor.name(results["threads"][name])
+    return [case["bytes"] / results["floor"]["bytes"] * ratio for ratio in ratios(case, other, name)]
 
 
 def best_of_ours(case: dict[str, Any]) -> str:
@@ -90,7 +121,7 @@ def better_torch(case: dict[str, Any]) -> str | None:
 
 
 def contenders(results: dict[str, Any]) -> list[str]:
-    return [name for name in results["threads"] if not name.startswith((TRIAD, FLOOR))]
+    return [name for name in results["threads"] if not name.startswith(floor.FLOOR)]
 
 
 def dtypes(results: dict[str, Any]) -> list[str]:
@@ -98,7 +129,6 @@ def dtypes(results: dict[str, Any]) -> list[str]:
 
 
 def _document(results: dict[str, Any]) -> str:
-    threads = results["threads"]
     lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in results["machine"].items())]
     lines += [f"| bandwidth | {_bandwidths(results)} |", f"| minutes | {results['minutes']:.1f} |", ""]
     lines += [f"Left out: {line}." for line in results["left out"]]
@@ -111,33 +141,69 @@ def _document(results: dict[str, Any]) -> str:
         lines += _table(
             results, dtype, lambda case, name: spread([1e9 * s / case["elements"] for s in _of(case, name)])
         )
-        lines += ["", f"## {dtype}: GB/s, and its share of the triad with as many threads", ""]
-        lines += _table(
-            results,
-            dtype,
-            lambda case, name: _bandwidth(case, name, threads),
-        )
+        lines += ["", f"## {dtype}: GB/s, and its share of the floor's with as many threads", ""]
+        lines += _table(results, dtype, lambda case, name: _bandwidth(results, case, name))
         lines += [""]
-    lines += ["## Host cost of a parameter", "", host_costs(results["host"]), ""]
+    if results["hooks"]:
+        lines += ["## float32 with hooks: speed-up, and our time as a multiple of the time without hooks", ""]
+        lines += [*_hook_ratios(results), "", "## float32 with hooks: milliseconds of an update", ""]
+        lines += [*_hook_times(results), ""]
+    if results["host"]:
+        lines += ["## Host cost of a parameter", "", host_costs(results["host"]), ""]
     lines += ["## Training iterations, milliseconds", ""]
     lines += ["| network | optimizer | iteration | its update | share of the update | speed-up of the iteration |"]
     lines += ["|---|---|---:|---:|---:|---:|", *(_training_row(results, row) for row in results["training"])]
+    if results["floor"]["ways"]:
+        lines += ["", "## The floor: the fastest round of each loop, placement, number of threads and span", ""]
+        lines += ["| loop | shift, bytes | threads | span, bytes | GB/s |", "|---|---:|---:|---:|---:|"]
+        for way in results["floor"]["ways"]:
+            lines += [f"| {way['loop']} | {way['shift']:,} | {way['threads']} | {way['span']:,} | {way['GB/s']:.3g} |"]
     return "\n".join(lines) + "\n"
 
 
 def _ratios(results: dict[str, Any], dtype: str) -> list[str]:
-    threads = results["threads"]
     lines = [
         "| model | rounds | ours over Chainer | over the better torch | over torch, compiled | over optax "
-        "| ours, NumPy over Chainer | ours: share of the triad | of the floor |"
+        "| ours, NumPy over Chainer | ours: share of the floor |"
     ]
-    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
     for case in _cases(results, dtype):
         ours = best_of_ours(case)
         pairs = ((CHAINER, ours), (better_torch(case), ours), (TORCH_COMPILED, ours), (OPTAX, ours), (CHAINER, NUMPY))
-        cells = (spread(ratios(case, slow, fast)) for slow, fast in pairs)
-        of_both = (percent(shares(case, ours, threads, yardstick)) for yardstick in (TRIAD, FLOOR))
-        lines += [f"| {case['model']} | {len(case['seconds'][ours])} | {' | '.join(cells)} | {' | '.join(of_both)} |"]
+        cells = [spread(ratios(case, slow, fast)) for slow, fast in pairs]
+        cells += [percent(shares(results, case, ours))]
+        lines += [f"| {case['model']} | {len(case['seconds'][ours])} | {' | '.join(cells)} |"]
+    return lines
+
+
+def _hook_ratios(results: dict[str, Any]) -> list[str]:
+    lines = [
+        "| model | hooks | ours over Chainer | over the better torch | over torch, compiled "
+        "| ours, NumPy over Chainer | ours: times as long as without |"
+    ]
+    lines += ["|---|---|---:|---:|---:|---:|---:|"]
+    without = {}
+    for case in results["hooks"]:
+        ours = best_of_ours(case)
+        # The first case of a model has no hooks.
+        first = without.setdefault(case["model"], _of(case, ours))
+        pairs = ((CHAINER, ours), (better_torch(case), ours), (TORCH_COMPILED, ours), (CHAINER, NUMPY))
+        cells = [spread(ratios(case, slow, fast)) for slow, fast in pairs]
+        cells += [spread([with_hooks / none for with_hooks, none in zip(_of(case, ours), first)])]
+        lines += [f"| {case['model']} | {case['hooks']} | {' | '.join(cells)} |"]
+    return lines
+
+
+def _hook_times(results: dict[str, Any]) -> list[str]:
+    by_model: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for case in results["hooks"]:
+        by_model.setdefault(case["model"], {})[case["hooks"]] = case["seconds"]
+    columns = list(next(iter(by_model.values())))
+    lines = [f"| model | | {' | '.join(columns)} |", "|---|---|" + "---:|" * len(columns)]
+    for model, seconds in by_model.items():
+        for name in seconds[columns[0]]:
+            cells = (spread([1e3 * one for one in seconds[column][name]]) for column in columns)
+            lines += [f"| {model} | {name} | {' | '.join(cells)} |"]
     return lines
 
 
@@ -164,10 +230,16 @@ def _training_row(results: dict[str, Any], row: dict[str, Any]) -> str:
 
 
 def _bandwidths(results: dict[str, Any]) -> str:
+    names = [name for name in results["threads"] if name.startswith(floor.FLOOR)]
     return "; ".join(
-        f"{name.replace('1 threads', '1 thread')}: {spread([rate / 1e9 for rate in rates])} GB/s"
-        for name, rates in results["bandwidth"].items()
+        f"{name.replace('1 threads', '1 thread')}: {spread([rate / 1e9 for rate in floor_rates(results, name)])} GB/s"
+        for name in names
     )
+
+
+def floor_rates(results: dict[str, Any], name: str) -> list[float]:
+    """Return the bytes per second of a contender of the floor, in every round of every case."""
+    return [results["floor"]["bytes"] / seconds for case in results["cases"] for seconds in _of(case, name)]
 
 
 def _cases(results: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
@@ -190,8 +262,8 @@ def spread(values: list[float]) -> str:
     return f"{middle:.3g} ({low:.3g} to {high:.3g})"
 
 
-def _bandwidth(case: dict[str, Any], name: str, threads: dict[str, int]) -> str:
-    return f"{case['bytes'] / _median(case, name) / 1e9:.3g}, {percent(shares(case, name, threads))}"
+def _bandwidth(results: dict[str, Any], case: dict[str, Any], name: str) -> str:
+    return f"{case['bytes'] / _median(case, name) / 1e9:.3g}, {percent(shares(results, case, name))}"
 
 
 def percent(values: list[float]) -> str:
