@@ -1,16 +1,21 @@
 """The update with the hooks that most training scripts use: gradients are clipped, then weights decay.
 
 torch is timed with its own `clip_grad_norm_`, called before `step`, and its own `weight_decay`. optax is left out.
+Run it by `python -m benchmarks.hooks` from the repository's root; it is also part of `python -m benchmarks`.
 """
 
 from __future__ import annotations
 
+import argparse
+import warnings
 from typing import Any, Iterator, NamedTuple
+
+from rmsprop_graves import RMSpropGraves, kernels  # isort: split
 
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 
-from benchmarks import libraries, models, timing
+from benchmarks import libraries, models, report, timing
 from benchmarks.libraries import (
     ALPHA,
     CHAINER,
@@ -25,7 +30,6 @@ from benchmarks.libraries import (
     Contender,
     why_left_out,
 )
-from rmsprop_graves import RMSpropGraves, kernels
 
 MODELS = ("200 of 100", "120 of 65,536", "4 of ten million")
 NORM, RATE = 5.0, 1e-4
@@ -184,3 +188,21 @@ class TorchModel:
                 update.check()
 
         return Contender(name, self._threads, update, prepare, spins=self._threads > 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hooks", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three rounds, without torch's compiled step")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL", help="default: all")
+    options = parser.parse_args()
+    if options.quick:
+        libraries.leave_out(TORCH_COMPILED, "torch takes a minute to compile the step of each model")
+    results: dict[str, Any] = {"hooks": []}
+    for model in options.models:
+        results["hooks"] += measure_case(model, kernels.get_num_threads(), options.quick)
+    print(report.hooks(results))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # other libraries warn of future changes
+    main()

@@ -87,6 +87,13 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip()
 
 
+def hooks(results: dict[str, Any]) -> str:
+    """Return the tables of the cases with hooks: speed-ups, and milliseconds."""
+    lines = ["Speed-up, and our time as a multiple of the time without hooks:", "", *_hook_ratios(results)]
+    lines += ["", "Milliseconds of an update:", "", *_hook_times(results)]
+    return "\n".join(lines)
+
+
 def host_costs(results: dict[str, Any]) -> str:
     """Return the rows of ``benchmarks.host.measure`` as a table."""
     lines = ["| | Chainer, µs | ours, µs | ours over Chainer |", "|---|---:|---:|---:|"]
@@ -145,9 +152,7 @@ def _document(results: dict[str, Any]) -> str:
         lines += _table(results, dtype, lambda case, name: _bandwidth(results, case, name))
         lines += [""]
     if results["hooks"]:
-        lines += ["## float32 with hooks: speed-up, and our time as a multiple of the time without hooks", ""]
-        lines += [*_hook_ratios(results), "", "## float32 with hooks: milliseconds of an update", ""]
-        lines += [*_hook_times(results), ""]
+        lines += ["## float32 with hooks", "", hooks(results), ""]
     if results["host"]:
         lines += ["## Host cost of a parameter", "", host_costs(results["host"]), ""]
     lines += ["## Training iterations, milliseconds", ""]
