@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import struct
 from typing import Any
 
 import numpy
@@ -11,9 +13,11 @@ from rmsprop_graves.kernels.arrays import are_writable, refuse_unfit
 from rmsprop_graves.kernels.changes import change  # noqa: F401 (this kernel's)
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
-# Elements of a block: five arrays and two temporaries of this length fit into a core's second-level cache, and the
-# overhead of about twenty NumPy calls is small beside the arithmetic.
-BLOCK = 1 << 15
+# Elements of a block. In float32, five arrays and two temporaries of this length fit into 2 MiB of cache, and the
+# overhead of about twenty NumPy calls is a twentieth of the arithmetic. Half of it loses more time on calls than a
+# smaller cache gains.
+BLOCK = 1 << 16
+_FIVE_DOUBLES = struct.Struct("5d")
 # The iterator copies a gradient that overlaps a written array, unless both are traversed in the same order.
 _OP_FLAGS: Any = [
     [access, "overlap_assume_elementwise"]
@@ -70,14 +74,16 @@ def step(
         param, grad, n, g, delta = (array.reshape(1) for array in (param, grad, n, g, delta))
     is_half = dtype.char == "e"
     computed = numpy.dtype(numpy.float32) if is_half else dtype.newbyteorder("=")
-    # With NumPy scalars, NumPy 2 would compute in their dtype.
-    hyperparameters = floats_of(lr, alpha, momentum, eps)
+    if param.size == 0:
+        return
+    # As bytes, because 0.0 equals -0.0 but gives other results.
+    rates = _rates(_FIVE_DOUBLES.pack(*floats_of(lr, alpha, momentum, eps)), computed)
     if param.size <= BLOCK and is_uniform and not is_half and not may_overlap(grad, param, n, g, delta):
-        _step_block(hyperparameters, param, grad, n, g, delta)
+        _step_block(rates, param, grad, n, g, delta)
         return
     blocks = numpy.nditer(
         [param, grad, n, g, delta],
-        flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap"],
+        flags=["external_loop", "buffered", "copy_if_overlap"],
         op_flags=_OP_FLAGS,
         op_dtypes=[computed] * 5,
         casting="same_kind",
@@ -85,29 +91,51 @@ def step(
     )
     with blocks:
         for block in blocks:
-            _step_block(hyperparameters, *block)
+            _step_block(rates, *block)
 
 
-def _step_block(hyperparameters: Any, param: Any, grad: Any, n: Any, g: Any, delta: Any) -> None:
-    lr, alpha, one_minus_alpha, momentum, eps = hyperparameters
+@functools.lru_cache(maxsize=64)
+def _rates(hyperparameters: bytes, dtype: numpy.dtype) -> Any:
+    """Returns -lr, alpha, 1 - alpha, momentum and eps as arrays of a dtype, and three facts that follow from them.
+
+    A Python number as an operand takes as long to convert as a small array takes to multiply. A NumPy scalar would
+    make NumPy 2 compute in the scalar's dtype.
+    """
+    lr, *others = _FIVE_DOUBLES.unpack(hyperparameters)
+    arrays = [numpy.array(value, dtype) for value in (-lr, *others)]
+    neg_lr, alpha, one_minus_alpha, momentum, eps = map(float, arrays)
+    # Then |lr grad / sqrt(v + eps)| is at most about |grad| / 2 for a finite gradient, and NaN for an infinite one,
+    # which makes n and v infinite too.
+    is_step_bounded = one_minus_alpha > 0 and 2 * abs(neg_lr) <= math.sqrt(eps)
+    return (*arrays, alpha == 0, momentum == 0, is_step_bounded)
+
+
+def _step_block(rates: Any, param: Any, grad: Any, n: Any, g: Any, delta: Any) -> None:
+    neg_lr, alpha, one_minus_alpha, momentum, eps, is_alpha_zero, is_momentum_zero, is_step_bounded = rates
     t = one_minus_alpha * grad
-    _decay(g, alpha)
+    _decay(g, alpha, is_alpha_zero)
     _add(g, t)
     t *= grad
-    _decay(n, alpha)
+    _decay(n, alpha, is_alpha_zero)
     _add(n, t)
 
     v = g * g
-    # g^2 may overflow where n has overflowed, and infinity minus infinity would be NaN.
-    numpy.minimum(v, _filled(v, _largest(v.dtype)), out=v)
+    # A reduction takes half the time of a minimum or maximum of two arrays, which is rarely needed.
+    if not numpy.maximum.reduce(n, None) < math.inf:
+        # g^2 may overflow where n has overflowed, and infinity minus infinity would be NaN.
+        numpy.minimum(v, _filled(v, _largest(v.dtype)), out=v)
     numpy.subtract(n, v, out=v)
-    numpy.maximum(v, _filled(v, 0), out=v)
+    if not numpy.minimum.reduce(v, None) >= 0:
+        numpy.maximum(v, _filled(v, 0), out=v)
     v += eps
     numpy.sqrt(v, out=v)
-    numpy.multiply(-lr, grad, out=t)
+    numpy.multiply(neg_lr, grad, out=t)
     t /= v
-    _decay(delta, momentum)
-    _move(delta, t)
+    _decay(delta, momentum, is_momentum_zero)
+    if is_step_bounded:
+        _add(delta, t)
+    else:
+        _move(delta, t)
     _move(param, delta)
 
 
@@ -126,9 +154,8 @@ def _add(array: Any, by: Any) -> None:
         array += by
 
 
-def _decay(state: Any, rate: Any) -> None:
-    # Asked of the number first, because a conversion takes as long as the product of a small array.
-    if rate < 1e-30 and state.dtype.type(rate) == 0 and not numpy.isfinite(state).all():
+def _decay(state: Any, rate: Any, is_zero: bool) -> None:
+    if is_zero and not numpy.isfinite(state).all():
         # A rate of zero resets an infinite state too: infinity times zero would be NaN.
         state[...] = _capped(state)
     state *= rate

@@ -26,6 +26,7 @@ EXTREME_SETTINGS = {
     "rates that float32 rounds to zero": {"lr": 1.0, "alpha": 1e-50, "momentum": 1e-50, "eps": 1e-30},
     "smallest normal eps": {"lr": 1.0, "alpha": 0.0, "momentum": 0.999, "eps": 1.1754943508222875e-38},
     "growth": {"lr": 1.0, "alpha": 1.05, "momentum": 1.0, "eps": 1e-4},
+    "growth in small steps": {"lr": 1e-4, "alpha": 1.05, "momentum": 1.0, "eps": 1e-4},
     "lr -0": {"lr": -0.0, "alpha": 0.95, "momentum": 0.0, "eps": 1e-4},
 }
 

@@ -138,6 +138,16 @@ def test_float16_is_computed_in_float32_and_rounded_once_per_store():
     assert numpy.abs(arrays["delta"] - numpy.float16(0.9) * random_arrays(1000, "f2")["delta"]).max() > 0
 
 
+def test_zeros_of_both_signs_are_different_hyperparameters():
+    """They compare equal, so a cache could take one for the other. delta is the sum of two zeros."""
+    for lr, momentum, is_negative in ((0.0, -0.0, True), (-0.0, -0.0, False), (0.0, 0.0, False), (0.0, -0.0, True)):
+        arrays = random_arrays(5, "f4")
+        arrays["grad"][:] = arrays["delta"][:] = 1
+        kernel.step(**arrays, lr=lr, alpha=0.9, momentum=momentum, eps=1e-4)
+        numpy.testing.assert_array_equal(arrays["delta"], 0)
+        assert (numpy.signbit(arrays["delta"]) == is_negative).all()
+
+
 def test_a_gradient_of_another_dtype_is_converted_first():
     """This holds for small arrays and for large ones."""
     for size in (1000, kernel.BLOCK + 10):
