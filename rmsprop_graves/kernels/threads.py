@@ -66,6 +66,8 @@ def spans(size: int, count: int) -> numpy.ndarray:
     The first spans are large, to keep their number small; the later ones are smaller. So all threads end at about the
     same time, even if one starts late or shares its core with another process.
     """
+    # On an AMD EPYC, a thread takes as long for spans of 2^16 elements as for one long span, 2 % longer for spans of
+    # 2^15, and 4 % longer for spans of 2^14.
     return _spans(size, count, max(SPAN // 4, 1))
 
 
