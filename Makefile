@@ -88,7 +88,7 @@ dist: $(VENV)/dist
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	mkdir dist/unpacked
 	tar -xzf dist/*.tar.gz -C dist/unpacked --strip-components=1
-	$(MAKE) -C dist/unpacked test OPTIONAL=
+	$(MAKE) -C dist/unpacked test OPTIONAL= PYTEST='$(PYTEST) --ignore=tests/kernels --ignore=tests/test_lives.py'
 
 # Each script's pictures, in docs/images, from runs of their own; but those of the benchmark are of its last run.
 FIGURES := $(filter-out style,$(basename $(notdir $(wildcard docs/figures/*.py))))

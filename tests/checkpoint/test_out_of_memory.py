@@ -119,7 +119,10 @@ LIMITED = """
 """
 
 
-@pytest.mark.parametrize("loader", ["serializers", "rmsprop_graves"], ids=["Chainer's", "ours"])
+@pytest.mark.parametrize(
+    "loader",
+    [pytest.param("serializers", id="Chainer's", marks=pytest.mark.long), pytest.param("rmsprop_graves", id="ours")],
+)
 @pytest.mark.parametrize("kind", ["npz", pytest.param("hdf5", marks=needs_h5py)])
 def test_a_lack_of_memory_is_told_from_damage(tmp_path, kind, loader):
     """A filter of hdf5 reports a lack of memory as a failure of the file."""
