@@ -39,7 +39,7 @@ def load_hdf5(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: s
         OSError: The operating system cannot read the file; ``errno`` says why.
     """
     try:
-        import h5py  # type: ignore[import-not-found,unused-ignore]
+        import h5py  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         raise ImportError("load_hdf5 needs h5py: install it with pip install h5py") from error
     source, name = file_and_name(file)
