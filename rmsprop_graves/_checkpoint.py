@@ -14,6 +14,7 @@ import numpy
 from chainer import backend
 
 from rmsprop_graves._assign import Changes, can_hold
+from rmsprop_graves._chainer7.files import keys_of
 from rmsprop_graves._entries import Entries, not_there
 
 STATES = ("n", "g", "delta")
@@ -300,21 +301,6 @@ def _serialize_or_restore(rules: list[tuple[Any, Any]], changes: Changes) -> Non
     except BaseException:
         restore[0]()
         raise
-
-
-def keys_of(source: Any) -> list[str] | None:
-    """Returns the keys that a deserializer of Chainer's can read; None if it does not tell."""
-    keys: list[str] = []
-    try:
-        if hasattr(source, "npz"):
-            keys += (key[len(source.path) :] for key in source.npz if key.startswith(source.path))
-        else:
-            source.group.visititems(lambda name, one: keys.append(name) if hasattr(one, "shape") else None)
-            # h5py gives bytes for a name that is not UTF-8.
-            keys = [key if isinstance(key, str) else key.decode(errors="backslashreplace") for key in keys]
-    except Exception:  # this only improves an error
-        return None
-    return keys
 
 
 def describe_other_file(source: Any, model: Any) -> str:

@@ -13,6 +13,7 @@ import chainer
 import numpy
 from chainer.serializer import Deserializer
 
+from rmsprop_graves._chainer7.files import other_kind
 from rmsprop_graves._headers import Header, bytes_of, described, header_of
 
 # A damaged file can make a library seek to where no file can be. h5py's OSError for a broken file has no number.
@@ -229,7 +230,7 @@ def load(obj: Any, entries: Entries, file: str, names: list[str], path: str) -> 
             obj.serialize(_Rehearsal(entries))
         entries.load(obj)
     except (KeyError, ValueError) as error:
-        words = _other_kind(names, path) if isinstance(obj, chainer.Link) else ""
+        words = other_kind(names, path, hasattr(entries, "npz")) if isinstance(obj, chainer.Link) else ""
         if not words:
             raise
         kind = KeyError if isinstance(error, KeyError) else ValueError
@@ -253,19 +254,6 @@ class _Rehearsal(Deserializer):
 def _loads_like_chainer(link: Any) -> bool:
     """Whether Chainer's own code loads a link, which does nothing but assign what the deserializer returns."""
     return type(link).serialize in (chainer.Link.serialize, chainer.Chain.serialize, chainer.ChainList.serialize)
-
-
-def _other_kind(names: list[str], path: str) -> str:
-    """Says what a file is that does not hold a model where one is looked for; nothing if that is not known."""
-    here = {name[len(path) :] for name in names if name.startswith(path)}
-    here |= {name[: -len(".npy")] for name in here if name.endswith(".npy")}
-    parts = [name.split("/") for name in here]
-    models = sorted({part[1] for part in parts if part[0] == "updater" and part[1:] and part[1].startswith("model:")})
-    if models:
-        return f"this is a trainer's snapshot, so load its model with path={f'{path}updater/{models[0]}/'!r}"
-    if {"t", "epoch"} <= here:
-        return "this is an optimizer's file, so load it into the optimizer, and the model from the model's own file"
-    return ""
 
 
 def file_and_name(file: Any) -> tuple[Any, str]:

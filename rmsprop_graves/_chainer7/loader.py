@@ -26,10 +26,10 @@ class _RepairingLoader(SourceFileLoader):
     """Compiles the repaired source, and caches its bytecode beside Chainer's own under another name."""
 
     def exec_module(self, module: ModuleType) -> None:
-        from rmsprop_graves._chainer7 import numpy1, workers
+        from rmsprop_graves._chainer7 import files, numpy1, workers
 
         # Replacements call functions of these modules.
-        module.__dict__.update(_numpy1=numpy1, _workers=workers)
+        module.__dict__.update(_numpy1=numpy1, _workers=workers, _files=files)
         super().exec_module(module)
 
     def source_to_code(self, data: Any, path: Any, *more: Any, **options: Any) -> CodeType:  # type: ignore[override]

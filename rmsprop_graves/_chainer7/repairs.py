@@ -1,7 +1,7 @@
 """The repairs of Chainer 7.8.1 and ChainerRL 0.8: code that fails or computes other numbers on newer packages.
 
-This module is data, applied by `loader`, which gives each repaired module the names `_numpy1` and `_workers`, two
-modules of this package that a replacement may call.
+This module is data, applied by `loader`, which gives each repaired module the names `_numpy1`, `_workers` and
+`_files`, modules of this package that a replacement may call.
 """
 
 from __future__ import annotations
@@ -474,6 +474,13 @@ REPAIRS = (
         "Python 3.10",
         "DeprecationWarning: setDaemon() is deprecated",
         {"thread.setDaemon(True)": "thread.daemon = True"},
+    ),
+    Repair(
+        "chainer.serializers.npz chainer.serializers.hdf5",
+        "an optimizer's file or a trainer's snapshot that is loaded into a model",
+        "Chainer 1",
+        "KeyError or AttributeError without a word on what the file is",
+        {"d.load(obj)": "_files.load(d, obj)"},
     ),
     Repair(
         "chainer.serializers.hdf5",

@@ -232,7 +232,7 @@ def test_a_model_says_what_other_file_it_was_given(tmp_path, suffix):
         load(path, model_of())
     save(path, chainer.Chain(updater=chainer.Chain(**{"model:main": model_of(seed=1)})))
     model = model_of()
-    with pytest.raises(KeyError, match=r"snapshot, so load its model with path='updater/model:main/'"):
+    with pytest.raises(KeyError, match=r"snapshot: load its model by .* with path='updater/model:main/'"):
         load(path, model)
     load(path, model, path="updater/model:main/")
     assert model.p0.array.tobytes() == model_of(seed=1).p0.array.tobytes()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import chainer
 import numpy
 import pytest
+from chainer.serializers import load_hdf5, load_npz
 from checkpoint.training import entries_of, everything_of, fresh, model_of, train
+from file_formats import needs_h5py, write_hdf5, write_npz
 
+import rmsprop_graves
 from rmsprop_graves import RMSpropGraves
 
 
@@ -68,3 +71,29 @@ def test_another_file_is_refused_with_a_word_on_what_it_is(load_entries, updates
         load_entries(make(), optimizer)
     assert message in caught.value.args[0]
     assert everything_of(optimizer) == before
+
+
+@pytest.mark.parametrize(
+    ("load", "write"),
+    [
+        pytest.param(load_npz, write_npz, id="npz"),
+        pytest.param(rmsprop_graves.load_npz, write_npz, id="npz-untrusted"),
+        pytest.param(load_hdf5, write_hdf5, id="hdf5", marks=needs_h5py),
+        pytest.param(rmsprop_graves.load_hdf5, write_hdf5, id="hdf5-untrusted", marks=needs_h5py),
+    ],
+)
+def test_a_model_given_another_file_says_what_it_is(tmp_path, load, write):
+    """Chainer's own loaders too, in an error of the type that they always raised."""
+    model = model_of()
+    for name, entries, message in (
+        ("optimizer", entries_of(train(fresh(), 1)), "this is an optimizer's file, so load it into the optimizer"),
+        ("snapshot", snapshot(), "this is a trainer's snapshot: load its model by "),
+    ):
+        write(tmp_path / f"{name}.npz", entries)
+        with pytest.raises((KeyError, AttributeError, ValueError)) as caught:
+            load(str(tmp_path / f"{name}.npz"), model)
+        assert message in caught.value.args[0]
+    write(tmp_path / "other.npz", {"other": numpy.ones(3)})
+    with pytest.raises(KeyError) as caught:
+        load(str(tmp_path / "other.npz"), model)
+    assert "this is" not in caught.value.args[0]
