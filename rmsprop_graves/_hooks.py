@@ -16,7 +16,7 @@ from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, Grad
 
 from rmsprop_graves import kernels
 from rmsprop_graves._chainer7 import numpy1
-from rmsprop_graves.kernels.changes import ADD, ADD_SIGN, CLIP, SCALE, Change
+from rmsprop_graves.kernels.changes import ADD, CLIP, SCALE, SIGN, Change
 
 
 class WaitingHooks:
@@ -155,7 +155,7 @@ def _weight_decay(hook: Any, params: list[Any], grads: list[Any]) -> list[Change
 
 
 def _lasso(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
-    return [_all(ADD_SIGN, _number(hook.rate, params))]
+    return [_all(SIGN, _number(hook.rate, params))]
 
 
 def _hard_clipping(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:

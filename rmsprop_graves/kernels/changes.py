@@ -10,7 +10,7 @@ import numpy
 from rmsprop_graves.kernels.memory import Memory
 
 # What becomes of a gradient g beside its parameter p: g + a p; g + a sign(p); g between a and b; a g.
-ADD, ADD_SIGN, CLIP, SCALE = range(4)
+ADD, SIGN, CLIP, SCALE = range(4)
 
 _DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 # Elements of a block. A temporary of this length stays in the cache.
@@ -21,7 +21,7 @@ class Change(NamedTuple):
     """One change of many gradients.
 
     Args:
-        kind: `ADD`, `ADD_SIGN`, `CLIP` or `SCALE`.
+        kind: `ADD`, `SIGN`, `CLIP` or `SCALE`.
         numbers: a and b; a row for each parameter, or one row for all. b belongs to `CLIP`.
     """
 

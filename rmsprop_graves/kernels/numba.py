@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import table as _table
 from rmsprop_graves.kernels import threads
-from rmsprop_graves.kernels.changes import ADD, ADD_SIGN, CLIP, Change
+from rmsprop_graves.kernels.changes import ADD, CLIP, SIGN, Change
 from rmsprop_graves.kernels.hyperparameters import NAMES, floats_of
 from rmsprop_graves.kernels.memory import Memory
 from rmsprop_graves.kernels.numba_cache import Cache
@@ -296,7 +296,7 @@ def _change_elements(kind: Any, param: Any, grad: Any, numbers: Any) -> None:
     if kind == ADD:
         for i in range(grad.size):
             grad[i] += a * param[i]
-    elif kind == ADD_SIGN:
+    elif kind == SIGN:
         for i in range(grad.size):
             p = param[i]
             # A NaN is its own sign, as in NumPy.

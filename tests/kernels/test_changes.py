@@ -14,13 +14,13 @@ from models import assert_same_bits
 from skips import not_installed
 
 from rmsprop_graves.kernels import changes, threads
-from rmsprop_graves.kernels.changes import ADD, ADD_SIGN, CLIP, SCALE, Change
+from rmsprop_graves.kernels.changes import ADD, CLIP, SCALE, SIGN, Change
 
 NUMBERS = (0.1, -0.3, 0.0, -0.0, 1.0, 1e-30, 1e-46, 3e38)
 BOUNDS = ((-1.0, 1.0), (1e-20, 1e30), (0.5, -0.5), (-1e-40, 1e-40), (-1e40, 1e40))
 CASES = [
     *((ADD, a, 0.0, hooks.WeightDecay(a)) for a in NUMBERS),
-    *((ADD_SIGN, a, 0.0, hooks.Lasso(a)) for a in NUMBERS),
+    *((SIGN, a, 0.0, hooks.Lasso(a)) for a in NUMBERS),
     *((CLIP, a, b, hooks.GradientHardClipping(a, b)) for a, b in BOUNDS),
     *((SCALE, a, 0.0, lambda rule, param, a=a: param.grad.__imul__(param.dtype.type(a))) for a in NUMBERS),
 ]
