@@ -198,7 +198,7 @@ def test_random_lives_with_hooks_have_the_bits_of_chainers_hooks(kernel, small_s
     run_lives(range(start, start + 100))
 
 
-@pytest.mark.long
+@pytest.mark.search
 @pytest.mark.parametrize("start", range(1000, 4000, 300))
 def test_many_random_lives_with_hooks_have_the_bits_of_chainers_hooks(kernel, small_spans, start):
     """The same with other seeds."""
