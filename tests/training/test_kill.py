@@ -95,8 +95,11 @@ def test_a_run_that_is_killed_twenty_times_ends_bit_identical_to_an_uninterrupte
         resume = ["--resume"] if snapshots(out) else []
         process = start(out, *resume, first=DIE_WHILE_SAVING if is_saving else "")
         if not is_saving:
-            # Not longer: a run that the load of the machine let start late would end before it is killed.
-            time.sleep(moments.uniform(0, 2 * first_snapshot))
+            end = time.monotonic() + moments.uniform(0, 2 * first_snapshot)
+            # Not beyond its share of the epochs: on a machine that has become idle the run may end too early.
+            share = EPOCHS * (kill + 1) // (KILLS + 2)
+            while time.monotonic() < end and len(snapshots(out)) < share:
+                time.sleep(0.01)
             assert process.poll() is None, process.communicate()
             process.kill()
         process.communicate(timeout=300)
