@@ -85,7 +85,7 @@ def test_importing_this_package_alone_does_not_import_chainer():
     """A script may still set CUDA_VISIBLE_DEVICES after it; the import loads only a few small modules."""
     run_python("""
         import sys
-        import __future__, ast, importlib.abc, importlib.machinery, importlib.util, typing
+        import __future__, ast, contextlib, importlib.abc, importlib.machinery, importlib.util, typing
         class Entry(typing.NamedTuple):
             name: str
 
