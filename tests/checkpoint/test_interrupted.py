@@ -90,8 +90,9 @@ class Interrupter:
         """Count an event of a frame."""
         if not any(name in frame.f_code.co_filename.replace(os.sep, "/") for name in self.FILES):
             return None
-        # Python 3.9 and earlier return a result with an error set if a trace function raises at an opcode.
-        frame.f_trace_opcodes = sys.version_info >= (3, 10)
+        # If a trace function raises at an opcode, Python 3.9 and earlier return a result with an error set. Python 3.10
+        # releases an exception that is in use: a later test then fails in the collector of garbage, or the process.
+        frame.f_trace_opcodes = sys.version_info >= (3, 11)
         if event in ("line", "opcode"):
             self.count += 1
             if self.count == self.left:
