@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, NamedTuple
 
 import numpy
 from chainer import Parameter
@@ -16,15 +16,17 @@ from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, Grad
 
 from rmsprop_graves import kernels
 from rmsprop_graves._chainer7 import numpy1
-from rmsprop_graves.kernels.changes import ADD, CLIP, SCALE, SIGN, Change
+from rmsprop_graves.kernels.changes import ADD, CLIP, DTYPES, SCALE, SIGN, Change
 
 
 class WaitingHooks:
     """The hooks of one update that are not made yet.
 
-    A hook can wait if its class and method are exactly Chainer's and every parameter is plain: on a CPU, contiguous,
-    of one dtype, and without loss scale. Chainer's code makes every other hook, after those that wait. So the order of
-    the hooks is kept, and a hook of the user finds the gradients as Chainer would show them.
+    A hook can wait if its class and method are exactly Chainer's, and if all parameters are on a CPU, without loss
+    scale and of no subclass. Chainer's code makes every other hook, after those that wait. So the order of the hooks
+    is kept, and a hook of the user finds the gradients as Chainer would show them. A kernel makes the hooks that wait,
+    except for odd parameters, which Chainer's code changes: those without dimensions, not contiguous, or of a dtype
+    that no kernel changes together with the others.
 
     Args:
         target: The model.
@@ -33,18 +35,15 @@ class WaitingHooks:
 
     Attributes:
         changes: The changes that the waiting hooks make.
-        params: The arrays of the parameters, when hooks wait.
-        grads: Their gradients.
     """
 
     def __init__(self, target: Any, params: list[Any], call: Callable[[Any], None]) -> None:
         self._target = target
         self._params: list[Any] | None = params
         self._call = call
-        self._hooks: list[Any] = []
+        self._hooks: list[tuple[Any, list[Change]]] = []
+        self._arrays: _Arrays | None = None
         self.changes: list[Change] = []
-        self.params: list[Any] = []
-        self.grads: list[Any] = []
 
     def take(self, hook: Any) -> bool:
         """Lets a hook wait. If it cannot, makes those that wait and returns False."""
@@ -54,17 +53,17 @@ class WaitingHooks:
             if kind.needs_norm:
                 self.make()
             try:
-                if not self.params:
-                    self.params, self.grads = _plain_arrays(self.model_params())
-                changes = kind.changes(hook, self.params, self.grads)
+                if self._arrays is None:
+                    self._arrays = _arrays_of(self.model_params())
+                changes = kind.changes(hook, self._arrays)
             except Exception:  # Chainer's code may raise it too
                 pass
         if changes is None:
             self.make()
             # The hook may replace arrays and parameters.
-            self.params, self.grads, self._params = [], [], None
+            self._arrays = self._params = None
             return False
-        self._hooks.append(hook)
+        self._hooks.append((hook, changes))
         self.changes += changes
         return True
 
@@ -76,14 +75,39 @@ class WaitingHooks:
 
     def are_of(self, grads: list[Any]) -> bool:
         """Whether the hooks change just these gradients."""
-        return len(grads) == len(self.grads) and all(map(operator.is_, grads, self.grads))
+        own = self._arrays
+        if own is None or own.odd:
+            return False
+        return len(grads) == len(own.grads) and all(map(operator.is_, grads, own.grads))
 
     def make(self) -> None:
         """Makes the hooks that wait: in one pass, or by Chainer's code if a kernel cannot."""
-        hooks, changes, self._hooks, self.changes = self._hooks, self.changes, [], []
-        if changes and not kernels.on_cpu().change(self.params, self.grads, changes):
-            for hook in hooks:
+        hooks, changes, arrays, self._hooks, self.changes = self._hooks, self.changes, self._arrays, [], []
+        if not changes or arrays is None:
+            return
+        if kernels.on_cpu().change(arrays.params, arrays.grads, changes):
+            for hook, own_changes in hooks:
+                for param in arrays.odd:
+                    _KINDS[type(hook)].change_odd(hook, param, own_changes)
+        else:
+            for hook, _ in hooks:
                 self._call(hook)
+
+
+class _Arrays(NamedTuple):
+    """What the hooks of an update act on.
+
+    Args:
+        params: The arrays of the parameters that a kernel can change: contiguous and of one dtype.
+        grads: Their gradients.
+        odd: The other parameters.
+        all_grads: The gradients of both, in the model's order.
+    """
+
+    params: list[Any]
+    grads: list[Any]
+    odd: list[Any]
+    all_grads: list[Any]
 
 
 class _Kind:
@@ -91,12 +115,20 @@ class _Kind:
 
     Args:
         hook_class: Chainer's class.
-        changes: Returns the changes that a hook makes, given the hook, parameters and gradients.
+        changes: Returns the changes that a hook makes, given the hook and the arrays.
+        change_odd: Makes a hook, which makes these changes, for an odd parameter.
         needs_norm: Whether it reads the gradients.
     """
 
-    def __init__(self, hook_class: Any, changes: Callable[..., list[Change]], needs_norm: bool = False) -> None:
+    def __init__(
+        self,
+        hook_class: Any,
+        changes: Callable[[Any, _Arrays], list[Change]],
+        change_odd: Callable[[Any, Any, list[Change]], None],
+        needs_norm: bool = False,
+    ) -> None:
         self.changes = changes
+        self.change_odd = change_odd
         self.needs_norm = needs_norm
         self._method = hook_class.__call__
         self._is_for_each = getattr(hook_class, "call_for_each_param", False)
@@ -107,13 +139,14 @@ class _Kind:
         return type(hook).__call__ is self._method and is_for_each == self._is_for_each
 
 
-def _plain_arrays(params: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """Returns the arrays of all initialized parameters, and their gradients. A kernel looks at dtypes and layouts.
+def _arrays_of(params: Iterable[Any]) -> _Arrays:
+    """Returns the arrays of all initialized parameters, and their gradients. A kernel looks at shapes and overlaps.
 
     Raises:
-        ValueError: A parameter is not plain.
+        ValueError: A parameter has no array of its own on a CPU, no fitting gradient, or a loss scale.
     """
-    arrays, grads = [], []
+    arrays = _Arrays([], [], [], [])
+    dtype = None
     for param in params:
         array, grad = param._data[0], param._grad if param._grad_var is None else param._grad_var.array
         if (
@@ -123,24 +156,51 @@ def _plain_arrays(params: Iterable[Any]) -> tuple[list[Any], list[Any]]:
             or param._layout is not None
             or param._loss_scale is not None
         ):
-            raise ValueError(f"{param} is not plain")
+            raise ValueError(f"{param} is special")
         if array is None and grad is None:
             continue
+        if not type(array) is type(grad) is numpy.ndarray:
+            raise ValueError(f"{param} has no two plain arrays")
+        if dtype is None and array.dtype in DTYPES:
+            dtype = array.dtype
         # Chainer computes with scalars where an array has no dimensions.
-        if not (type(array) is type(grad) is numpy.ndarray and array.shape):
-            raise ValueError(f"{param} is not plain")
-        arrays.append(array)
-        grads.append(grad)
-    return arrays, grads
+        if array.shape and array.dtype == dtype and array.flags.c_contiguous and grad.flags.c_contiguous:
+            arrays.params.append(array)
+            arrays.grads.append(grad)
+        elif array.dtype.kind == grad.dtype.kind == "f" and array.shape == grad.shape and grad.flags.writeable:
+            arrays.odd.append(param)
+        else:
+            raise ValueError(f"a hook fails for {param}")
+        arrays.all_grads.append(grad)
+    if arrays.odd:
+        # A kernel sees no overlap with them.
+        owners = [_owner(array) for param in arrays.odd for array in (param.array, param.grad)]
+        owners += map(_owner, (*arrays.params, *arrays.grads))
+        if len({*map(id, owners)}) < len(owners):
+            raise ValueError("arrays share memory")
+    return arrays
 
 
-def _number(value: Any, params: list[Any]) -> float:
+def _owner(array: Any) -> Any:
+    """Returns the array that owns the memory of a view.
+
+    Raises:
+        ValueError: No array owns it.
+    """
+    while type(array) is numpy.ndarray and not array.flags.owndata:
+        array = array.base
+    if type(array) is not numpy.ndarray:
+        raise ValueError("the memory of an array is not its own")
+    return array
+
+
+def _number(value: Any, arrays: _Arrays) -> float:
     """Returns a hook's number as a float.
 
     Raises:
         ValueError: Its product with a parameter would have another dtype than the parameter.
     """
-    number, dtype = float(value), params[0].dtype
+    number, dtype = float(value), arrays.params[0].dtype
     if number != value or numpy1.multiply(value, numpy.ones(1, dtype)).dtype != dtype:
         raise ValueError(f"{value!r} is no number of {dtype}")
     return number
@@ -150,44 +210,57 @@ def _all(kind: int, a: float, b: float = 0.0) -> Change:
     return Change(kind, numpy.array([[a, b]]))
 
 
-def _weight_decay(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
-    return [_all(ADD, _number(hook.rate, params))]
+def _weight_decay(hook: Any, arrays: _Arrays) -> list[Change]:
+    return [_all(ADD, _number(hook.rate, arrays))]
 
 
-def _lasso(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
-    return [_all(SIGN, _number(hook.rate, params))]
+def _lasso(hook: Any, arrays: _Arrays) -> list[Change]:
+    return [_all(SIGN, _number(hook.rate, arrays))]
 
 
-def _hard_clipping(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
-    lower, upper = _number(hook.lower_bound, params), _number(hook.upper_bound, params)
+def _hard_clipping(hook: Any, arrays: _Arrays) -> list[Change]:
+    lower, upper = _number(hook.lower_bound, arrays), _number(hook.upper_bound, arrays)
     if not (lower and upper):
         raise ValueError("where a bound is zero, the sign of a zero depends on NumPy's version")
     return [_all(CLIP, lower, upper)]
 
 
-def _clipping(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
-    flat = [grad.ravel() for grad in grads]
+def _clipping(hook: Any, arrays: _Arrays) -> list[Change]:
+    flat = [grad.ravel() for grad in arrays.all_grads]
     squares = map(numpy.dot, flat, flat)
     # As Chainer sums them. Python's own sum rounds otherwise since 3.12.
     norm = numpy.sqrt(numpy.float64(functools.reduce(operator.add, map(float, squares))))
     rate = hook.threshold / norm
-    return [] if rate >= 1 else [_all(SCALE, _number(numpy1.beside(rate, grads[0]), params))]
+    if rate >= 1:
+        return []
+    _number(numpy1.beside(rate, arrays.grads[0]), arrays)
+    return [_all(SCALE, float(rate))]
 
 
-def _lars(hook: Any, params: list[Any], grads: list[Any]) -> list[Change]:
+def _lars(hook: Any, arrays: _Arrays) -> list[Change]:
     rates = []
-    for param, grad in zip(params, grads):
+    for param, grad in zip(arrays.params, arrays.grads):
         norm, grad_norm = numpy.linalg.norm(param), numpy.linalg.norm(grad)
         decay = numpy1.multiply(hook.weight_decay, norm)
         rate = numpy.where(norm > hook.threshold, norm / (numpy1.add(hook.eps, grad_norm) + decay), 1.0)
-        rates.append((_number(numpy1.beside(rate, grad), params), 0.0))
-    return [_all(ADD, _number(hook.weight_decay, params)), Change(SCALE, numpy.array(rates))]
+        rates.append((_number(numpy1.beside(rate, grad), arrays), 0.0))
+    return [_all(ADD, _number(hook.weight_decay, arrays)), Change(SCALE, numpy.array(rates))]
+
+
+def _call_for_one(hook: Any, param: Any, changes: list[Change]) -> None:
+    hook(param.update_rule, param)
+
+
+def _scale_one(hook: Any, param: Any, changes: list[Change]) -> None:
+    for change in changes:
+        grad = param.grad
+        grad *= numpy1.beside(change.numbers[0, 0], grad)
 
 
 _KINDS = {
-    WeightDecay: _Kind(WeightDecay, _weight_decay),
-    Lasso: _Kind(Lasso, _lasso),
-    GradientHardClipping: _Kind(GradientHardClipping, _hard_clipping),
-    GradientClipping: _Kind(GradientClipping, _clipping, needs_norm=True),
-    GradientLARS: _Kind(GradientLARS, _lars, needs_norm=True),
+    WeightDecay: _Kind(WeightDecay, _weight_decay, _call_for_one),
+    Lasso: _Kind(Lasso, _lasso, _call_for_one),
+    GradientHardClipping: _Kind(GradientHardClipping, _hard_clipping, _call_for_one),
+    GradientClipping: _Kind(GradientClipping, _clipping, _scale_one, needs_norm=True),
+    GradientLARS: _Kind(GradientLARS, _lars, _call_for_one, needs_norm=True),
 }

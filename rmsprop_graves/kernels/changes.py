@@ -12,7 +12,7 @@ from rmsprop_graves.kernels.memory import Memory
 # What becomes of a gradient g beside its parameter p: g + a p; g + a sign(p); g between a and b; a g.
 ADD, SIGN, CLIP, SCALE = range(4)
 
-_DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
+DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 # Elements of a block. A temporary of this length stays in the cache.
 _BLOCK = 1 << 15
 
@@ -43,7 +43,7 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: lis
         nothing has changed.
     """
     dtype = params[0].dtype
-    if dtype not in _DTYPES or not all(map(_fit, params, grads, repeat(dtype))) or _overlap(params, grads):
+    if dtype not in DTYPES or not all(map(_fit, params, grads, repeat(dtype))) or _overlap(params, grads):
         return False
     for kind, numbers in changes:
         rows = numpy.broadcast_to(numbers, (len(params), 2)).astype(dtype)

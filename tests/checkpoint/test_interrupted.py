@@ -90,8 +90,8 @@ class Interrupter:
         """Count an event of a frame."""
         if not any(name in frame.f_code.co_filename.replace(os.sep, "/") for name in self.FILES):
             return None
-        # If a trace function raises at an opcode, Python 3.9 and earlier return a result with an error set. Python 3.10
-        # releases an exception that is in use: a later test then fails in the collector of garbage, or the process.
+        # If a trace function raises at an opcode, Python 3.9 and earlier return a result with an error set, and 3.10
+        # releases an exception that is in use, so that the collector of garbage fails in some later test.
         frame.f_trace_opcodes = sys.version_info >= (3, 11)
         if event in ("line", "opcode"):
             self.count += 1
