@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy
 from chainer import Parameter
@@ -139,14 +139,17 @@ class _Kind:
         return type(hook).__call__ is self._method and is_for_each == self._is_for_each
 
 
-def _arrays_of(params: Iterable[Any]) -> _Arrays:
+def _arrays_of(params: list[Any], dtype: Any = None) -> _Arrays:
     """Returns the arrays of all initialized parameters, and their gradients. A kernel looks at shapes and overlaps.
+
+    Args:
+        params: The parameters.
+        dtype: The dtype of those that are not odd (default: the one with the most elements).
 
     Raises:
         ValueError: A parameter has no array of its own on a CPU, no fitting gradient, or a loss scale.
     """
     arrays = _Arrays([], [], [], [])
-    dtype = None
     for param in params:
         array, grad = param._data[0], param._grad if param._grad_var is None else param._grad_var.array
         if (
@@ -173,6 +176,9 @@ def _arrays_of(params: Iterable[Any]) -> _Arrays:
             raise ValueError(f"a hook fails for {param}")
         arrays.all_grads.append(grad)
     if arrays.odd:
+        most = max(DTYPES, key=lambda one: sum(grad.size for grad in arrays.all_grads if grad.dtype == one))
+        if most != dtype:
+            return _arrays_of(params, most)
         # A kernel sees no overlap with them.
         owners = [_owner(array) for param in arrays.odd for array in (param.array, param.grad)]
         owners += map(_owner, (*arrays.params, *arrays.grads))

@@ -193,12 +193,22 @@ def test_builtin_hook_added_and_removed_in_mid_training_trains_as_on_chainers_cl
 
 @pytest.mark.parametrize("name", sorted(set(HOOKS) - {"GradientNoise", "GradientNoise with a noise_func"}))
 @pytest.mark.parametrize("timing", ["pre", "post"])
-def test_a_hook_makes_no_temporary_of_the_parameters_size(kernel, name, timing):
-    """Chainer's code makes one in most hooks, on one core."""
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(lambda: [], id="alone"),
+        pytest.param(lambda: [numpy.ones((), "f4")], id="beside a number"),
+        pytest.param(lambda: [numpy.ones(3, "f2"), numpy.ones(3, "f8")], id="beside other dtypes"),
+        pytest.param(lambda: [numpy.ones((6, 4), "f4")[::2]], id="beside a gradient that is not contiguous"),
+    ],
+)
+def test_a_hook_makes_no_temporary_of_the_parameters_size(kernel, name, timing, odd):
+    """Chainer's code makes one in most hooks, on one core. It changes the odd parameters only."""
     size = 1_000_000
-    optimizer = RMSpropGraves().setup(Arrays(numpy.ones(size, "f4")))
+    grads = [*odd(), numpy.ones(size, "f4")]
+    optimizer = RMSpropGraves().setup(Arrays(*grads))
     optimizer.add_hook(HOOKS[name](), timing=timing)
-    optimizer.target.p0.grad = numpy.ones(size, "f4")
+    optimizer.target.set_grads(*grads)
     for _ in range(2):
         optimizer.update()
     tracemalloc.start()
