@@ -127,6 +127,7 @@ class _Kind:
         change_odd: Callable[[Any, Any, list[Change]], None],
         needs_norm: bool = False,
     ) -> None:
+        self.hook_class = hook_class
         self.changes = changes
         self.change_odd = change_odd
         self.needs_norm = needs_norm
@@ -264,9 +265,12 @@ def _scale_one(hook: Any, param: Any, changes: list[Change]) -> None:
 
 
 _KINDS = {
-    WeightDecay: _Kind(WeightDecay, _weight_decay, _call_for_one),
-    Lasso: _Kind(Lasso, _lasso, _call_for_one),
-    GradientHardClipping: _Kind(GradientHardClipping, _hard_clipping, _call_for_one),
-    GradientClipping: _Kind(GradientClipping, _clipping, _scale_one, needs_norm=True),
-    GradientLARS: _Kind(GradientLARS, _lars, _call_for_one, needs_norm=True),
+    kind.hook_class: kind
+    for kind in (
+        _Kind(WeightDecay, _weight_decay, _call_for_one),
+        _Kind(Lasso, _lasso, _call_for_one),
+        _Kind(GradientHardClipping, _hard_clipping, _call_for_one),
+        _Kind(GradientClipping, _clipping, _scale_one, needs_norm=True),
+        _Kind(GradientLARS, _lars, _call_for_one, needs_norm=True),
+    )
 }

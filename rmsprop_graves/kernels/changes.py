@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from rmsprop_graves.kernels.memory import Memory
+from rmsprop_graves.kernels import memory
 
 # What becomes of a gradient g beside its parameter p: g + a p; g + a sign(p); g between a and b; a g.
 ADD, SIGN, CLIP, SCALE = range(4)
@@ -66,9 +66,8 @@ def _overlap(params: list[Any], grads: list[Any]) -> bool:
         return False
     # This takes a microsecond for each array.
     nbytes = numpy.array([grad.nbytes for grad in grads])
-    addresses = [numpy.array([array.ctypes.data for array in arrays]) for arrays in (params, grads)]
-    memory = Memory(addresses[1][None], nbytes)
-    return memory.overlaps or memory.includes(addresses[0], nbytes)
+    addresses = [numpy.array([array.ctypes.data for array in arrays]) for arrays in (grads, params)]
+    return memory.overlap(addresses[0], addresses[1], nbytes)
 
 
 def _change_block(kind: int, param: Any, grad: Any, a: Any, b: Any) -> None:

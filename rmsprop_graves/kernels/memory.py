@@ -25,3 +25,15 @@ class Memory:
         """Whether an array of this address and size overlaps the memory."""
         following = numpy.searchsorted(self._ends, addresses, side="right")
         return bool((self._begins[following] < addresses + nbytes).any())
+
+
+def overlap(written: numpy.ndarray, read: numpy.ndarray, nbytes: numpy.ndarray) -> bool:
+    """Whether a written array overlaps any other array.
+
+    Args:
+        written: Where each array that is written begins.
+        read: Where each array that is only read begins.
+        nbytes: The size of each in bytes.
+    """
+    memory = Memory(written[None], nbytes)
+    return memory.overlaps or memory.includes(read, nbytes)

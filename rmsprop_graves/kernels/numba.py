@@ -16,12 +16,11 @@ from llvmlite import ir
 from numba.core.caching import NullCache
 from numba.extending import intrinsic
 
+from rmsprop_graves.kernels import memory, threads
 from rmsprop_graves.kernels import numpy as numpy_kernel
 from rmsprop_graves.kernels import table as _table
-from rmsprop_graves.kernels import threads
 from rmsprop_graves.kernels.changes import ADD, CLIP, SIGN, Change
 from rmsprop_graves.kernels.hyperparameters import NAMES, floats_of
-from rmsprop_graves.kernels.memory import Memory
 from rmsprop_graves.kernels.numba_cache import Cache
 
 
@@ -111,7 +110,7 @@ class Table(_table.Table):
     def can_change(self, addresses: numpy.ndarray, grads: list[Any]) -> bool:
         """Whether the step can change these gradients, which it has located and not replaced by copies."""
         are_writable = self._look(_objects(grads), _WRITABLE)[0].all()
-        return are_writable and not Memory(addresses[None], self._nbytes).overlaps
+        return are_writable and not memory.Memory(addresses[None], self._nbytes).overlaps
 
     def _look(self, objects: numpy.ndarray, flags: int) -> Any:
         return _look(
@@ -151,9 +150,8 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Seq
     written, _ = _look(objects[count:].ctypes.data, count, address, sizes, id(numpy.ndarray), _WRITABLE)
     if not addresses.all() or not written.all() or (dtypes != dtypes[0]).any():
         return False
-    rows, nbytes = addresses.reshape(2, count), sizes * dtype.itemsize
-    memory = Memory(rows[1:], nbytes)
-    if memory.overlaps or memory.includes(rows[0], nbytes):
+    rows = addresses.reshape(2, count)
+    if memory.overlap(rows[1], rows[0], sizes * dtype.itemsize):
         return False
     bounds, set_of = numpy.cumsum([0, *sizes]), numpy.zeros(count, numpy.intp)
     no_sets, like = numpy.empty((0, len(NAMES) + 1)), numpy.empty(0, dtype)
