@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from typing import Any, Callable, NamedTuple
 
 import numpy
 from chainer import Parameter
 from chainer.backend import CpuDevice
-from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, GradientLARS, Lasso, WeightDecay
+from chainer.optimizer_hooks.gradient_clipping import GradientClipping
+from chainer.optimizer_hooks.gradient_hard_clipping import GradientHardClipping
+from chainer.optimizer_hooks.gradient_lars import GradientLARS
+from chainer.optimizer_hooks.lasso import Lasso
+from chainer.optimizer_hooks.weight_decay import WeightDecay
 
 from rmsprop_graves import kernels
 from rmsprop_graves._chainer7 import numpy1
@@ -22,11 +27,12 @@ from rmsprop_graves.kernels.changes import ADD, CLIP, DTYPES, SCALE, SIGN, Chang
 class WaitingHooks:
     """The hooks of one update that are not made yet.
 
-    A hook can wait if its class and method are exactly Chainer's, and if all parameters are on a CPU, without loss
-    scale and of no subclass. Chainer's code makes every other hook, after those that wait. So the order of the hooks
-    is kept, and a hook of the user finds the gradients as Chainer would show them. A kernel makes the hooks that wait,
-    except for odd parameters, which Chainer's code changes: those without dimensions, not contiguous, or of a dtype
-    that no kernel changes together with the others.
+    A hook can wait if its class and method are exactly Chainer's, if all parameters are on a CPU, without loss scale
+    and of no subclass, and if NumPy raises no floating-point error. Chainer's code makes every other hook, after those
+    that wait. So the order of the hooks is kept, and a user's hook finds the gradients as Chainer would show them.
+
+    A kernel makes the hooks that wait, except for odd parameters, which Chainer's code changes: those without
+    dimensions, not contiguous, or of a dtype that no kernel changes together with the others.
 
     Args:
         target: The model.
@@ -49,7 +55,7 @@ class WaitingHooks:
         """Lets a hook wait. If it cannot, makes those that wait and returns False."""
         kind = _KINDS.get(type(hook))
         changes = None
-        if kind is not None and kind.is_untouched(hook):
+        if kind is not None and kind.is_untouched(hook) and "raise" not in numpy.geterr().values():
             if kind.needs_norm:
                 self.make()
             try:
@@ -117,6 +123,7 @@ class _Kind:
         hook_class: Chainer's class.
         changes: Returns the changes that a hook makes, given the hook and the arrays.
         change_odd: Makes a hook, which makes these changes, for an odd parameter.
+        is_for_each: Whether Chainer calls it for each parameter.
         needs_norm: Whether it reads the gradients.
     """
 
@@ -125,23 +132,25 @@ class _Kind:
         hook_class: Any,
         changes: Callable[[Any, _Arrays], list[Change]],
         change_odd: Callable[[Any, Any, list[Change]], None],
+        is_for_each: bool = True,
         needs_norm: bool = False,
     ) -> None:
         self.hook_class = hook_class
         self.changes = changes
         self.change_odd = change_odd
         self.needs_norm = needs_norm
-        self._method = hook_class.__call__
-        self._is_for_each = getattr(hook_class, "call_for_each_param", False)
+        self._is_for_each = is_for_each
 
     def is_untouched(self, hook: Any) -> bool:
         """Whether the hook has Chainer's method, called as Chainer's class says."""
         is_for_each = getattr(hook, "call_for_each_param", False)
-        return type(hook).__call__ is self._method and is_for_each == self._is_for_each
+        # A program may have replaced the method before this module was imported.
+        namespace = getattr(type(hook).__call__, "__globals__", None)
+        return is_for_each == self._is_for_each and namespace is vars(sys.modules[type(hook).__module__])
 
 
 def _arrays_of(params: list[Any], dtype: Any = None) -> _Arrays:
-    """Returns the arrays of all initialized parameters, and their gradients. A kernel looks at shapes and overlaps.
+    """Returns the arrays of all initialized parameters, and their gradients. A kernel looks for overlaps.
 
     Args:
         params: The parameters.
@@ -167,14 +176,16 @@ def _arrays_of(params: list[Any], dtype: Any = None) -> _Arrays:
             raise ValueError(f"{param} has no two plain arrays")
         if dtype is None and array.dtype in DTYPES:
             dtype = array.dtype
+        if array.shape != grad.shape or array.dtype != grad.dtype or not grad.flags.writeable:
+            raise ValueError(f"a hook may fail for {param}")
         # Chainer computes with scalars where an array has no dimensions.
-        if array.shape and array.dtype == dtype and array.flags.c_contiguous and grad.flags.c_contiguous:
+        if array.shape and array.dtype == dtype and array.flags.c_contiguous and grad.flags.carray:
             arrays.params.append(array)
             arrays.grads.append(grad)
-        elif array.dtype.kind == grad.dtype.kind == "f" and array.shape == grad.shape and grad.flags.writeable:
+        elif array.dtype.char in "efd":
             arrays.odd.append(param)
         else:
-            raise ValueError(f"a hook fails for {param}")
+            raise ValueError(f"{param} has another dtype")
         arrays.all_grads.append(grad)
     if arrays.odd:
         most = max(DTYPES, key=lambda one: sum(grad.size for grad in arrays.all_grads if grad.dtype == one))
@@ -237,6 +248,8 @@ def _clipping(hook: Any, arrays: _Arrays) -> list[Change]:
     squares = map(numpy.dot, flat, flat)
     # As Chainer sums them. Python's own sum rounds otherwise since 3.12.
     norm = numpy.sqrt(numpy.float64(functools.reduce(operator.add, map(float, squares))))
+    if norm == 0:
+        raise ValueError("Chainer's code warns of a division by zero")
     rate = hook.threshold / norm
     if rate >= 1:
         return []
@@ -248,8 +261,10 @@ def _lars(hook: Any, arrays: _Arrays) -> list[Change]:
     rates = []
     for param, grad in zip(arrays.params, arrays.grads):
         norm, grad_norm = numpy.linalg.norm(param), numpy.linalg.norm(grad)
-        decay = numpy1.multiply(hook.weight_decay, norm)
-        rate = numpy.where(norm > hook.threshold, norm / (numpy1.add(hook.eps, grad_norm) + decay), 1.0)
+        divisor = numpy1.add(hook.eps, grad_norm) + numpy1.multiply(hook.weight_decay, norm)
+        if divisor == 0:
+            raise ValueError("Chainer's code warns of a division by zero")
+        rate = numpy.where(norm > hook.threshold, norm / divisor, 1.0)
         rates.append((_number(numpy1.beside(rate, grad), arrays), 0.0))
     return [_all(ADD, _number(hook.weight_decay, arrays)), Change(SCALE, numpy.array(rates))]
 
@@ -270,7 +285,7 @@ _KINDS = {
         _Kind(WeightDecay, _weight_decay, _call_for_one),
         _Kind(Lasso, _lasso, _call_for_one),
         _Kind(GradientHardClipping, _hard_clipping, _call_for_one),
-        _Kind(GradientClipping, _clipping, _scale_one, needs_norm=True),
+        _Kind(GradientClipping, _clipping, _scale_one, is_for_each=False, needs_norm=True),
         _Kind(GradientLARS, _lars, _call_for_one, needs_norm=True),
     )
 }

@@ -147,38 +147,51 @@ class RMSpropGraves(GradientMethod):
         self.check_nan_in_grads()
         if self._plan is None:
             self._plan = Plan()
-        hooks = self._call_hooks("pre", params)
+        plan = self._plan  # a hook may call `setup`
+        hooks = self._call_hooks(plan, "pre", params)
         params = list(self.target.params()) if hooks is None else hooks.model_params()
         self.t += 1
         changed = []
         if self.is_safe_to_update():
-            if not self._plan.update(params, hooks):
+            if not plan.update(params, hooks):
                 # A user's hook or method has run, and may have cleared a gradient.
                 changed = list(self.target.params())
         elif hooks is not None:
             hooks.make()
         self._reallocate_cleared_grads_of(changed)
-        hooks = self._call_hooks("post", changed or params)
+        hooks = self._call_hooks(plan, "post", changed or params)
         if hooks is not None:
             hooks.make()
         self.update_loss_scale()
 
-    def _call_hooks(self, timing: str, params: list[Any]) -> WaitingHooks | None:
+    def _call_hooks(self, plan: Plan, timing: str, params: list[Any]) -> WaitingHooks | None:
         """Calls the hooks. Returns those that wait to be made."""
+        hooks = None
         # A method of the user's own finds the gradients as Chainer would show them.
         if all(map(self._inherits, ("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"))):
-            self._plan.hooks = WaitingHooks(self.target, params, self._call_hook_now)
+            hooks = WaitingHooks(self.target, params, self._call_hook_now)
         try:
+            plan.hooks = hooks
             self.call_hooks(timing)
-            return self._plan.hooks  # type: ignore[no-any-return]
         finally:
-            self._plan.hooks = None
+            plan.hooks = None
+        return hooks if self._plan is plan else None
 
     def call_hook(self, hook: Any) -> None:
         """Calls a hook of the optimizer. Chainer's own elementwise hooks may wait for the step of the update."""
-        waiting = None if self._plan is None else self._plan.hooks
-        if waiting is None or not waiting.take(hook):
+        plan = self._plan
+        waiting = None if plan is None else plan.hooks
+        if waiting is not None and waiting.take(hook):
+            return
+        if waiting is None:
             self._call_hook_now(hook)
+            return
+        # A hook may call another one, and look at what it does.
+        plan.hooks = None
+        try:
+            self._call_hook_now(hook)
+        finally:
+            plan.hooks = waiting
 
     def _call_hook_now(self, hook: Any) -> None:
         try:
@@ -200,8 +213,11 @@ class RMSpropGraves(GradientMethod):
             self.reallocate_cleared_grads()
 
     def _inherits(self, name: str) -> bool:
-        """Whether neither a subclass nor the instance overrides a method."""
-        return getattr(getattr(self, name), "__func__", None) is getattr(RMSpropGraves, name)
+        """Whether neither the instance nor a class besides this one and its bases defines a method."""
+        if name in vars(self):
+            return False
+        others = () if type(self) is RMSpropGraves else set(type(self).__mro__) - set(RMSpropGraves.__mro__)
+        return not any(name in vars(cls) for cls in others)
 
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, epoch, the dynamic loss scale, and each rule's t, state and float32 master.

@@ -76,4 +76,13 @@ def _change_block(kind: int, param: Any, grad: Any, a: Any, b: Any) -> None:
     elif kind == CLIP:
         numpy.clip(grad, a, b, out=grad)
     else:
-        grad += a * (param if kind == ADD else numpy.sign(param))
+        add(grad, a * (param if kind == ADD else numpy.sign(param)))
+
+
+def add(array: Any, by: Any) -> None:
+    """Adds to an array in place, with the same bits for any number of elements."""
+    if array.size == 1:
+        # Before NumPy 1.25 this addition in place is a sum that starts at 0, so the sum of two -0 would be 0.
+        array[...] = array + by
+    else:
+        array += by

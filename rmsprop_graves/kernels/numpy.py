@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from rmsprop_graves.kernels.arrays import are_writable, refuse_unfit
-from rmsprop_graves.kernels.changes import change  # noqa: F401 (this kernel's)
+from rmsprop_graves.kernels.changes import add, change  # noqa: F401 (`change` is this kernel's)
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # Elements of a block. In float32, five arrays and two temporaries of this length fit into 2 MiB of cache, and the
@@ -114,10 +114,10 @@ def _step_block(rates: Any, param: Any, grad: Any, n: Any, g: Any, delta: Any) -
     neg_lr, alpha, one_minus_alpha, momentum, eps, is_alpha_zero, is_momentum_zero, is_step_bounded = rates
     t = one_minus_alpha * grad
     _decay(g, alpha, is_alpha_zero)
-    _add(g, t)
+    add(g, t)
     t *= grad
     _decay(n, alpha, is_alpha_zero)
-    _add(n, t)
+    add(n, t)
 
     v = g * g
     # A reduction takes half the time of a minimum or maximum of two arrays, which is rarely needed.
@@ -133,7 +133,7 @@ def _step_block(rates: Any, param: Any, grad: Any, n: Any, g: Any, delta: Any) -
     t /= v
     _decay(delta, momentum, is_momentum_zero)
     if is_step_bounded:
-        _add(delta, t)
+        add(delta, t)
     else:
         _move(delta, t)
     _move(param, delta)
@@ -143,15 +143,7 @@ def _move(array: Any, by: Any) -> None:
     if not numpy.isfinite(by).all():
         # Infinity minus infinity would be NaN: an infinite number stays infinite.
         by = numpy.where(numpy.isinf(array), _capped(by), by)
-    _add(array, by)
-
-
-def _add(array: Any, by: Any) -> None:
-    if array.size == 1:
-        # Before NumPy 1.25 this addition in place is a sum that starts at 0, so the sum of two -0 would be 0.
-        array[...] = array + by
-    else:
-        array += by
+    add(array, by)
 
 
 def _decay(state: Any, rate: Any, is_zero: bool) -> None:

@@ -106,3 +106,11 @@ def test_gradients_that_share_memory_are_left_to_chainer(change):
         assert not change(params, grads, [one])
         assert (memory == 1).all()
     assert change([other, other], [memory[:6], numpy.ones(6, "f4")], [one])
+
+
+def test_a_last_block_of_one_element_keeps_the_sign_of_a_zero(change):
+    """NumPy before 1.25 gives 0 for the sum of two -0 if an array has one element, as the last block may."""
+    for size in (2**11 + 1, 2**15 + 1, 2**16 + 1):
+        params, grads = [numpy.ones(size, "f4")], [numpy.full(size, -0.0, "f4")]
+        assert change(params, grads, [Change(ADD, numpy.array([[-0.0, 0.0]]))])
+        assert numpy.signbit(grads[0]).all()

@@ -149,6 +149,8 @@ def act(rng, optimizer):
             grad = shared
         shared = grad
         param.grad = grad
+        if rng.random() < 0.01:
+            grad.flags.writeable = False
     optimizer.update()
 
 
@@ -171,6 +173,7 @@ def live(seed):
             except Exception as error:
                 ends.append((type(error), str(error)))
         assert ends[0] == ends[1]
+        assert pair[0].t == pair[1].t
         assert_same_bits(*map(snapshot_of, pair))
         assert pair[0].seen == pair[1].seen
 
