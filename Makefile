@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(PYTHON)))
 EXTRAS ?= examples,test
 # Extras that tests need too, installed where all of one's packages have wheels. Elsewhere these tests are skipped.
-OPTIONAL ?= numba mpi
+OPTIONAL ?= dqn mpi numba
 # What else to install in a new environment, such as numpy==1.22.0.
 WITH ?=
 PYTEST ?= -n auto

@@ -9,6 +9,7 @@ HOW = {
     "h5py": "extra test",
     "jax": "extra oracle",
     "matplotlib": "extra examples",
+    "minatar": "extra dqn",
     "mpi4py": "extra mpi",
     "numba": "extra numba",
     "optax": "extra oracle",

@@ -30,13 +30,14 @@ class InterruptibleTrainer(training.Trainer):
         settings: A run resumes only from a snapshot with equal settings; any values that JSON can hold.
         comm: ChainerMN's communicator, if several ranks train. The first rank saves for all, so the ranks may differ
             in their data only; every rank loads from the folder.
+        n_retains: The number of snapshots to keep, the newest ones. By default all are kept.
     """
 
-    def __init__(self, updater, epochs, out, settings, comm=None):
+    def __init__(self, updater, epochs, out, settings, comm=None, n_retains=-1):
         super().__init__(updater, _Stop(epochs, comm), out)
         self._settings = settings
         self._comm = comm
-        self._snapshot = extensions.snapshot()
+        self._snapshot = extensions.snapshot(n_retains=n_retains)
         self._is_first = comm is None or comm.rank == 0
         if self._is_first:
             self.extend(self._snapshot)

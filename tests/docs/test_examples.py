@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,18 @@ import numpy
 import pytest
 from skips import not_installed
 
+from rmsprop_graves import load_npz
+
+CORRIDOR = Path(__file__).with_name("corridor.py")
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
-OPTIONS = {"train_digits.py": ["--epoch", "2"], "train_text.py": ["--epoch", "2", "--unit", "16", "--text", "text"]}
+OPTIONS = {
+    "train_digits.py": ["--epoch", "2"],
+    "train_dqn.py": [
+        *["--game", "corridor:Corridor", "--frames", "1200", "--interval", "600"],
+        *["--start", "100", "--exploration", "1000"],
+    ],
+    "train_text.py": ["--epoch", "2", "--unit", "16", "--text", "text"],
+}
 
 # Run a script and press Ctrl-C, once or twice, when a function is called for the n-th time.
 PRESS = """
@@ -51,15 +62,16 @@ BEFORE_THE_FIRST_UPDATE = ("chainer.training.extensions", "ExponentialShift", "i
 
 def require(script):
     """Skip the test if the script cannot run."""
-    if script == "train_digits.py":
-        pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
-        pytest.importorskip("sklearn", reason=not_installed("sklearn"))
+    packages = {"train_digits.py": ["matplotlib", "sklearn"], "train_dqn.py": ["matplotlib"], "train_text.py": []}
+    for package in packages[script]:
+        pytest.importorskip(package, reason=not_installed(package))
 
 
 def run(folder, script, *options, launcher=(), press=None, status=0):
     """Run a script in a folder and assert its exit status; `press` has the arguments of PRESS."""
     require(script)
     (folder / "text").write_text("\n".join(topics[name] for name in sorted(topics))[:21_000], encoding="utf-8")
+    shutil.copy(CORRIDOR, folder)
     start = launcher if press is None else ["-c", PRESS, *map(str, press)]
     command = [sys.executable, *start, str(EXAMPLES / script), "--out", "out", *OPTIONS[script], *options]
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=300)
@@ -177,6 +189,8 @@ def test_text_entropy_is_computed_from_the_held_out_characters(whole_run):
     ("script", "function", "nth"),
     [
         ("train_digits.py", IN_AN_UPDATE, 120),
+        ("train_dqn.py", IN_AN_UPDATE, 1),
+        ("train_dqn.py", IN_AN_UPDATE, 901),
         ("train_text.py", IN_AN_UPDATE, 12),
         ("train_text.py", IN_AN_EVALUATION, 1),
         ("train_text.py", IN_A_SNAPSHOT, 1),
@@ -191,6 +205,140 @@ def test_a_run_resumed_after_ctrl_c_ends_with_the_same_bits(tmp_path, whole_run,
     folder, _ = whole_run(script)
     assert last_snapshot(tmp_path) == last_snapshot(folder)
     assert without_time(log_of(tmp_path)) == without_time(log_of(folder))
+
+
+def dqn_module(monkeypatch):
+    """Import train_dqn.py as a module."""
+    require("train_dqn.py")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return runpy.run_path(str(EXAMPLES / "train_dqn.py"))
+
+
+def test_dqn_learns_the_value_of_every_action(tmp_path, monkeypatch):
+    """They agree with Bellman's equation: a cell is worth 0.99 to the power of the frames until the reward."""
+    output = run(tmp_path, "train_dqn.py", "--frames", "4200").stdout
+    assert "without random actions, return 1 in " in output
+    assert float(re.search(r"Mean return of the last hundred episodes: (\S+)\n", output).group(1)) > 0.9
+    assert float(re.search(r"Mean return of a random player: +(\S+)\n", output).group(1)) == pytest.approx(
+        0.5, abs=0.15
+    )
+    model = dqn_module(monkeypatch)["QNetwork"]((1, 3, 5), 2)
+    load_npz(tmp_path / "out" / "snapshot_iter_4200", model, path="updater/model:main/")
+    states = numpy.zeros((3, 1, 3, 5), "f")
+    states[range(3), 0, 1, [1, 2, 3]] = 1
+    right = numpy.array([0.99**2, 0.99, 1])
+    left = numpy.array([0, 0.99 * right[0], 0.99 * right[1]])
+    numpy.testing.assert_allclose(model(states).array, numpy.stack([left, right], axis=1), atol=0.05)
+
+
+def test_dqn_log_has_a_line_for_each_interval(whole_run):
+    """The share of random actions falls from 1 to 0.1 in the first 1000 frames."""
+    log = log_of(whole_run("train_dqn.py")[0])
+    assert [entry["iteration"] for entry in log] == [600, 1200]
+    assert [entry["epsilon"] for entry in log] == pytest.approx([1 - 0.9 * 0.6, 0.1])
+    assert log[0]["episodes"] < log[1]["episodes"]
+    assert all(0 <= entry["return"] <= 1 for entry in log)
+
+
+def test_dqn_leaves_the_files_that_it_names(whole_run):
+    """The animation shows each frame of the last episode."""
+    folder, output = whole_run("train_dqn.py")
+    named = re.findall(r"out/\S*[^\s,]", output)
+    assert named == ["out/episode.gif", "out/return.png", "out/log.json", "out/snapshot_iter_1200"]
+    assert len(list((folder / "out").iterdir())) == len(named)
+    from PIL import Image, ImageSequence
+
+    with Image.open(folder / "out" / "return.png") as plot:
+        assert len(plot.convert("RGB").getcolors(1 << 20)) > 10
+    with Image.open(folder / "out" / "episode.gif") as animation:
+        frames = [frame.convert("L") for frame in ImageSequence.Iterator(animation)]
+    assert len(frames) == int(re.search(r"return \d in (\d+) frames", output).group(1)) + 1
+    # The player's cell is the only one of another colour.
+    cells = [numpy.flatnonzero(numpy.asarray(frame)[24, 8::16]) for frame in frames]
+    assert all(len(cell) == 1 for cell in cells)
+    assert all(abs(after - before) == 1 for before, after in zip(cells, cells[1:]))
+
+
+def test_dqn_with_chainers_class_ends_with_the_same_bits(tmp_path, whole_run):
+    """Parameters, states, replay memory and log are equal; only the settings have another name."""
+    run(tmp_path, "train_dqn.py", "--optimizer", "chainer")
+    (chainers, log), (ours, our_log) = last_snapshot(tmp_path), last_snapshot(whole_run("train_dqn.py")[0])
+    assert chainers.pop("settings") != ours.pop("settings")
+    assert chainers == ours
+    assert log == our_log
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--optimizer", "rmsprop"],
+        ["--optimizer", "adam"],
+        ["--optimizer", "momentum"],
+        ["--lr", "1e-3"],
+        ["--momentum", "0.95"],
+    ],
+)
+def test_dqn_compares_optimizers(tmp_path, whole_run, options):
+    """Another optimizer, learning rate or momentum learns nearly the same values."""
+    run(tmp_path, "train_dqn.py", "--frames", "600", *options)
+    (value,) = (entry["main/q"] for entry in log_of(tmp_path))
+    default = log_of(whole_run("train_dqn.py")[0])[0]["main/q"]
+    assert value != default
+    assert value == pytest.approx(default, rel=0.1)
+
+
+def test_dqn_resumes_a_game_of_minatar_to_the_same_bits(tmp_path):
+    """Ctrl-C comes in the middle of an episode, whose state is not in the snapshot but follows from its actions."""
+    pytest.importorskip("minatar", reason=not_installed("minatar"))
+    options = ["--game", "breakout", "--frames", "40", "--interval", "20"]
+    for name, presses in (("whole", []), ("stopped", [{"press": (*IN_AN_UPDATE, 33, 1), "status": 130}])):
+        (tmp_path / name).mkdir()
+        for press in presses:
+            run(tmp_path / name, "train_dqn.py", *options, **press)
+        run(tmp_path / name, "train_dqn.py", *options, *["--resume"] * len(presses))
+    whole, stopped = last_snapshot(tmp_path / "whole"), last_snapshot(tmp_path / "stopped")
+    assert stopped == whole
+
+
+@pytest.mark.parametrize("game", ["asterix", "breakout", "freeway", "seaquest", "space_invaders"])
+def test_dqn_restores_a_game_from_its_actions(monkeypatch, game):
+    """A new player with the same actions sees the same states, whichever episodes the other has played before."""
+    pytest.importorskip("minatar", reason=not_installed("minatar"))
+    module = dqn_module(monkeypatch)
+    load_game, player_class = module["load_game"], module["Player"]
+    rng = numpy.random.RandomState(0)
+    first = player_class(load_game(game), 5)
+    for episode in range(40):
+        first.start(episode)
+        second = player_class(load_game(game), 5)
+        second.start(episode)
+        is_end = False
+        while not is_end and len(first.actions) < 100:
+            action = rng.randint(6)
+            reward, is_end = first.act(action)
+            assert second.act(action) == (reward, is_end)
+            numpy.testing.assert_array_equal(second.state(), first.state())
+
+
+def test_dqn_samples_the_newest_transitions(monkeypatch):
+    """Each is one of the newest five, and each of these is drawn; the end of the ring is no boundary."""
+    module = dqn_module(monkeypatch)
+    memory_class = module["ReplayMemory"]
+    monkeypatch.setitem(memory_class.__init__.__globals__, "MEMORY", 5)
+    rng = numpy.random.RandomState(0)
+    states = rng.rand(14, 2, 3, 3) < 0.5
+    memory = memory_class(states[0])
+    for count in range(1, 14):
+        memory.append(count, count / 2, count % 3 == 0, states[count])
+        x, actions, rewards, is_end, following = (
+            numpy.concatenate(parts) for parts in zip(*[memory.sample(rng) for _ in range(4)])
+        )
+        assert set(actions) == set(range(max(1, count - 4), count + 1))
+        numpy.testing.assert_array_equal(x, states[actions - 1])
+        numpy.testing.assert_array_equal(following, states[actions])
+        numpy.testing.assert_array_equal(rewards, actions / 2)
+        numpy.testing.assert_array_equal(is_end, actions % 3 == 0)
 
 
 def test_a_second_ctrl_c_leaves_the_last_whole_snapshot(tmp_path, whole_run):
@@ -219,14 +367,22 @@ def test_a_finished_run_resumes(tmp_path, whole_run):
     assert last_snapshot(tmp_path) == last_snapshot(folder)
 
 
-def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
+@pytest.mark.parametrize(
+    ("script", "status", "result"),
+    [
+        ("train_dqn.py", b"Mean return of the last 100 episodes: 0.", b"Mean return of the last hundred episodes: 0."),
+        ("train_text.py", b" epoch / 2 epochs", b"Held-out text: "),
+    ],
+)
+def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run, script, status, result):
     """It is not printed to a file or pipe."""
     pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
-    _, output = whole_run("train_text.py")
+    _, output = whole_run(script)
     assert "this epoch [" not in output
     terminal, end = pty.openpty()
     (tmp_path / "text").write_text("All work and no play.\n" * 1000)
-    command = [sys.executable, str(EXAMPLES / "train_text.py"), *OPTIONS["train_text.py"]]
+    shutil.copy(CORRIDOR, tmp_path)
+    command = [sys.executable, str(EXAMPLES / script), *OPTIONS[script]]
     with subprocess.Popen(command, cwd=tmp_path, stdout=end) as process:
         os.close(end)
         shown = b""
@@ -237,7 +393,8 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
             os.close(terminal)
     assert process.returncode == 0
     assert b"this epoch [#" in shown
-    assert b"Held-out text: " in shown.rpartition(b"iters/sec")[2]
+    assert status in shown
+    assert result in shown.rpartition(b"iters/sec")[2]
 
 
 @pytest.mark.parametrize(
@@ -253,6 +410,21 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run):
         ("train_digits.py", ["--resume"], "--resume: no snapshot in result/digits"),
         ("train_digits.py", ["--out", "latin1/out"], "--out latin1/out cannot be written to: Not a directory"),
         ("train_digits.py", ["--communicator", "drum"], "argument --communicator: invalid choice: 'drum'"),
+        ("train_dqn.py", ["--frames", "0"], "--frames must be at least 1, got 0"),
+        ("train_dqn.py", ["--frames", "7000"], "--frames must be a multiple of --interval, 5000, got 7000"),
+        ("train_dqn.py", ["--start", "-1"], "--start must be at least 0, got -1"),
+        ("train_dqn.py", ["--seed", "4294967296"], "--seed must be in 0 ... 2**32 - 1, got 4294967296"),
+        ("train_dqn.py", ["--lr", "nan"], "--lr must be a finite number > 0, got nan"),
+        ("train_dqn.py", ["--lr", "0"], "--lr must be a finite number > 0, got 0.0"),
+        ("train_dqn.py", ["--momentum", "1"], "--momentum must be in 0 <= momentum < 1, got 1.0"),
+        ("train_dqn.py", ["--momentum", "0.95", "--optimizer", "adam"], "--momentum: adam has none"),
+        ("train_dqn.py", ["--game", "pong"], "--game must be one of asterix, breakout, freeway, seaquest, "),
+        ("train_dqn.py", ["--game", "gone:Game"], "--game gone:Game cannot be loaded: No module named 'gone'"),
+        ("train_dqn.py", ["--game", "math:Game"], "--game math:Game cannot be loaded: module 'math' has no "),
+        ("train_dqn.py", ["--device", "abacus"], "--device abacus is not available: "),
+        ("train_dqn.py", [*OPTIONS["train_dqn.py"], "--resume", "gone"], "--resume: cannot resume from gone: "),
+        ("train_dqn.py", [*OPTIONS["train_dqn.py"], "--resume"], "--resume: no snapshot in result/dqn"),
+        ("train_dqn.py", [*OPTIONS["train_dqn.py"], "--out", "latin1/out"], "--out latin1/out cannot be written to: "),
         ("train_text.py", ["--epoch", "-3"], "--epoch must be at least 1, got -3"),
         ("train_text.py", ["--unit", "0"], "--unit must be at least 1, got 0"),
         ("train_text.py", ["--device", "abacus"], "--device abacus is not available: "),
@@ -268,16 +440,28 @@ def test_an_invalid_argument_is_named(tmp_path, monkeypatch, capsys, script, opt
     require(script)
     (tmp_path / "not_a_snapshot").write_text("Hello")
     (tmp_path / "latin1").write_bytes("déjà vu".encode("latin-1"))
+    shutil.copy(CORRIDOR, tmp_path)
     assert run_here(tmp_path, monkeypatch, script, *options) == 2
     assert f"\n{script}: error: {message}" in capsys.readouterr().err
     assert not (tmp_path / "result").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--seed", "1"), ("--optimizer", "adam")])
-def test_a_snapshot_of_another_run_is_refused(tmp_path, monkeypatch, capsys, whole_run, option, value):
+@pytest.mark.parametrize(
+    ("script", "option", "value"),
+    [
+        ("train_digits.py", "--seed", "1"),
+        ("train_digits.py", "--optimizer", "adam"),
+        ("train_dqn.py", "--optimizer", "chainer"),
+        ("train_dqn.py", "--momentum", "0.95"),
+        ("train_dqn.py", "--exploration", "500"),
+    ],
+)
+def test_a_snapshot_of_another_run_is_refused(tmp_path, monkeypatch, capsys, whole_run, script, option, value):
     """Another seed would put test images among the training images."""
-    snapshot = str(whole_run("train_digits.py")[0] / "out" / "snapshot_iter_180")
-    status = run_here(tmp_path, monkeypatch, "train_digits.py", "--resume", snapshot, option, value)
+    folder = whole_run(script)[0]
+    snapshot = str(next((folder / "out").glob("snapshot_iter_1*")))
+    monkeypatch.syspath_prepend(str(folder))
+    status = run_here(tmp_path, monkeypatch, script, *OPTIONS[script], "--resume", snapshot, option, value)
     assert status == 2
     assert f"cannot resume from {snapshot}: it was made with " in capsys.readouterr().err
 
@@ -289,6 +473,16 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, missin
     monkeypatch.setitem(sys.modules, missing, None)
     status = run_here(tmp_path, monkeypatch, "train_digits.py")
     assert status.endswith("This example needs scikit-learn and matplotlib: pip install '.[examples]'")
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "PIL", "minatar"])
+def test_dqn_names_a_missing_package_with_its_extra(tmp_path, monkeypatch, missing):
+    """The message has no traceback."""
+    require("train_dqn.py")
+    monkeypatch.setitem(sys.modules, missing, None)
+    status = run_here(tmp_path, monkeypatch, "train_dqn.py")
+    assert status.endswith("This example needs MinAtar and matplotlib: pip install '.[dqn]'")
+    assert "\n" not in status
 
 
 # Run a script as if a package were not installed.
