@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+from pygments.lexers.python import PythonConsoleLexer
+from pygments.lexers.special import OutputLexer
 
 from rmsprop_graves import __version__
 
@@ -23,6 +25,7 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "examples", "figures"]
 myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
@@ -32,8 +35,6 @@ nitpicky = True
 # These types in signatures are documented on other sites, and a build makes no requests.
 nitpick_ignore_regex = [("py:class", r"(numpy\.)?ndarray|(types\.)?ModuleType|(typing\.)?BinaryIO|(os\.)?PathLike")]
 autodoc_typehints_format = "short"
-# Stricter than Sphinx, which does not compare the messages of exceptions.
-doctest_default_flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"
@@ -45,3 +46,22 @@ html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]
 mathjax_path = _mathjax.name
 mathjax3_config = {"options": {"enableMenu": False}}
+
+# The copy button leaves out prompts and outputs. A line of dots ends an indented block: it becomes an empty line.
+copybutton_prompt_text = r">>> |\.\.\.(?: |$)|[$>] "
+copybutton_prompt_is_regexp = True
+copybutton_copy_empty_lines = False
+
+
+class ConsoleLexer(PythonConsoleLexer):
+    """Marks a traceback as output, which the style sheet keeps from being selected."""
+
+    def __init__(self, **options):
+        """Replace the lexer of tracebacks."""
+        super().__init__(**options)
+        self.root_lexer = OutputLexer(**options)
+
+
+def setup(app):
+    """Use the lexer for blocks of doctest."""
+    app.add_lexer("pycon", ConsoleLexer)

@@ -174,6 +174,21 @@ def faults_of_site(browser, folder):
     return faults
 
 
+def copies(browser, folder, name):
+    """Return what a page's blocks put on the clipboard: by their copy buttons, and when they are selected."""
+    pressed, selected = [], []
+    with served(folder) as address, watched(browser, address) as (page, _):
+        page.context.grant_permissions(["clipboard-read"])
+        page.goto(address + name)
+        for block in page.locator("div.highlight").all():
+            block.locator("button.copybtn").click()
+            pressed.append(page.evaluate("navigator.clipboard.readText()"))
+            block.locator("pre").evaluate("block => getSelection().selectAllChildren(block)")
+            page.keyboard.press("Control+C")
+            selected.append(page.evaluate("navigator.clipboard.readText()"))
+    return pressed, selected
+
+
 def search(browser, folder, word):
     """Search for a word on the first page; return the titles that are found, and the faults."""
     with served(folder) as address, watched(browser, address) as (page, faults):

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from collections import Counter
 
 import pytest
 from skips import not_installed
 
 from docs import site_checks
 
-for module in ("sphinx", "furo", "myst_parser", "sphinx-mathjax-offline", "numba", "playwright"):
+for module in ("sphinx", "sphinx_copybutton", "furo", "myst_parser", "sphinx-mathjax-offline", "numba", "playwright"):
     pytest.importorskip(module, reason=not_installed(module))
 if site_checks.find_chromium() is None:
     pytest.skip("not installed: chromium, chromium-browser or google-chrome on the PATH", allow_module_level=True)
 
+from docs.blocks import DOCS, PAGES, blocks_of  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +50,18 @@ def test_search_finds_a_word_of_the_site(browser, site):
     assert any("RMSpropGraves" in title for title in titles)
     assert faults == []
     assert site_checks.search(browser, site, "quixotically") == ([], [])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_code_is_copied_without_prompts_and_outputs(browser, site, name):
+    """The copy button of a block and a selection of all of it copy the same lines, apart from empty lines."""
+    pressed, selected = site_checks.copies(browser, site, name.replace(".md", ".html"))
+    shown = [block.copied for block in blocks_of(PAGES[name]) if "hide" not in block.options]
+    # Docstrings on the page have examples too.
+    assert Counter(shown) - Counter(pressed) == Counter()
+    for text, other in zip(pressed, selected):
+        assert ">>>" not in text
+        assert [line for line in other.splitlines() if line] == [line for line in text.splitlines() if line]
 
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"

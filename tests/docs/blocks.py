@@ -1,0 +1,66 @@
+"""The pages and the README, and what a reader copies of their blocks of code."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted(DOCS.rglob("*.md"))
+    if path.relative_to(DOCS).parts[0] not in ("_build", "examples", "figures")
+}
+PROMPT = re.compile(r">>> |\.\.\.(?: |$)|[$>] ")
+BLOCK = re.compile(
+    r"(?:^ *%(?P<comment>[^\n]*)\n\s*)?"
+    r"^(?P<indent> *)(?P<fence>```+) *\{?(?P<language>[\w-]+)\}?[^\n]*\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
+    re.M | re.S,
+)
+
+
+class Block(NamedTuple):
+    """A block of code."""
+
+    language: str  # or the directive
+    options: dict[str, str]
+    text: str
+    comment: str  # before the block
+
+    @property
+    def copied(self):
+        """The text that the block's copy button copies: no prompts, no outputs and no empty line at the end."""
+        lines = self.text.splitlines()
+        if any(map(PROMPT.match, lines)):
+            lines = [PROMPT.sub("", line, count=1) for line in lines if PROMPT.match(line)]
+        return re.sub(r"\n\Z", "", "\n".join(lines))
+
+    @property
+    def output(self):
+        """The lines that the block shows as output."""
+        lines = self.text.splitlines()
+        return "\n".join(line for line in lines if not PROMPT.match(line)) if PROMPT.match(lines[0]) else ""
+
+    def is_shown(self, expected, output):
+        """Whether an output is as expected, apart from whitespace, dots and numbers that a comment says to differ."""
+        if self.comment.startswith(" numbers differ: "):
+            expected, output = (re.sub(r"\d[\d.,]*", "0", text) for text in (expected, output))
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        return doctest.OutputChecker().check_output(expected.strip() + "\n", output.strip() + "\n", flags)
+
+
+def blocks_of(page, *languages):
+    """Return a page's blocks of some languages or directives, or of all that show code."""
+    blocks = []
+    for match in BLOCK.finditer(page):
+        text = textwrap.dedent(match["text"])
+        options, text = re.fullmatch(r"((?::[\w-]+:[^\n]*\n)*)\n*(.*)", text, re.S).groups()
+        options = dict(re.findall(r"^:([\w-]+): *(.*)$", options, re.M))
+        blocks.append(Block(match["language"], options, text, match["comment"] or ""))
+    languages = languages or ("code-block", "console", "doctest", "python", "testcode", "text", "toml")
+    return [block for block in blocks if block.language in languages]
