@@ -14,7 +14,6 @@ PYTEST ?= -n auto
 # What the benchmark needs and compares with. The extras of the tests will do, without PyTorch.
 PEERS ?= bench,nvrtc
 BENCH ?=
-SPHINX := --fail-on-warning --keep-going -d docs/_build/doctrees
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml README.md build-constraints.txt $(shell find rmsprop_graves -name '*.py*' -not -name '*.pyc')
@@ -71,13 +70,12 @@ chainer-record:
 record: $(VENV)/reference
 	cd tests && '$(abspath $(BIN))/python' -m chainer7.probes
 
-# The site is in docs/_build/html. The second run takes what the first has read.
-docs: $(VENV)/docs,examples,mpi,numba,oracle
-	$(BIN)/sphinx-build $(SPHINX) --fresh-env -b html docs docs/_build/html
-	$(BIN)/sphinx-build $(SPHINX) -b doctest docs docs/_build/doctest
+# The site is in docs/_build/html.
+docs: $(VENV)/docs,numba
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env -d docs/_build/doctrees docs docs/_build/html
 
-# Runs the commands that the site shows, and opens it in a Chromium.
-docs-test: $(VENV)/browser,docs,examples,mpi,numba,test
+# Runs the commands and the Python code that the site shows, and opens it in a Chromium.
+docs-test: $(VENV)/browser,docs,examples,mpi,numba,oracle,test
 	$(BIN)/pytest -p no:xdist tests/docs/test_docs.py tests/docs/test_site.py
 
 # Build what would be uploaded and check it. Then run the source distribution's tests in a new environment: without the

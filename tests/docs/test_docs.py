@@ -1,10 +1,8 @@
-"""The commands of the documentation and the Python code of the README run and print what is shown.
-
-`make docs` runs the Python code of the documentation, by Sphinx.
-"""
+"""The commands and the Python code of the documentation run and print what is shown, and so does the README's code."""
 
 from __future__ import annotations
 
+import codeop
 import doctest
 import importlib
 import inspect
@@ -13,44 +11,59 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
-from interpreter import run_python
+from docs.blocks import DOCS, PAGES, README, ROOT, blocks_of
 from skips import not_installed
 
 import rmsprop_graves
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {
-    path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
-    for path in sorted(DOCS.rglob("*.md"))
-    if path.relative_to(DOCS).parts[0] not in ("_build", "examples", "figures")
-}
+TEXTS = {"README.md": README, **PAGES}
 # A word of a command or its output, and the modules that the command needs.
 NEEDS = {"mpiexec": ["mpi4py"], "train_digits.py": ["sklearn", "matplotlib"], "numba": ["numba"], "h5py": ["h5py"]}
+# A word of a page's Python code, and the module that the page needs. A block that needs another has a :skipif:.
+PYTHON_NEEDS = {"matplotlib": "matplotlib", '"numba"': "numba"}
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+|:::+) *\{?(?P<language>[\w:-]*)\}? *(?P<argument>.*)$", re.M)
-CONSOLE = re.compile(
-    r"(?:^ *%(?P<comment>[^\n]*)\n\s*)?^(?P<indent> *)```+console\n(?P<text>.*?)^(?P=indent)```+ *$", re.M | re.S
-)
-END = "== end of the output of a command"
+END = "== end of the output"
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    "PYTHONUTF8": "1",
+    # Open MPI needs a short path, and permission to run as root and on few cores.
+    "TMPDIR": "/tmp",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+
+
+def run(*command, folder, script):
+    """Let a program read a script in a folder; return all that it prints."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        input=script,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=600,
+    ).stdout
 
 
 def commands_of(page):
-    """Return a page's commands with their outputs, except blocks that are marked as not run."""
+    """Return a page's commands with their outputs and blocks, except blocks that are marked as not run."""
     commands = []
-    for block in CONSOLE.finditer(page):
-        if "not run" in (block["comment"] or ""):
-            assert re.fullmatch(r" not run: .+", block["comment"]), "a block that is not run has no reason"
+    for block in blocks_of(page, "console"):
+        if "not run" in block.comment:
+            assert re.fullmatch(r" not run: .+", block.comment), "a block that is not run has no reason"
             continue
-        lines = textwrap.dedent(block["text"]).splitlines()
+        lines = block.text.splitlines()
         assert lines[0].startswith("$ "), "a console block begins with no command"
         for line in lines:
             if line.startswith("$ "):
-                commands.append([line[2:], ""])
+                commands.append([line[2:], "", block])
             elif line.startswith("> ") and not commands[-1][1]:
                 commands[-1][0] += "\n" + line[2:]
             else:
@@ -63,33 +76,13 @@ def faults_of(page, folder):
     (folder / "docs").mkdir()
     shutil.copytree(DOCS / "examples", folder / "docs" / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     commands = commands_of(page)
-    script = "".join(f"{command}\nprintf '\\n{END} %d\\n' $?\n" for command, _ in commands)
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        # Open MPI needs a short path, and permission to run as root and on few cores.
-        "TMPDIR": "/tmp",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    }
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=600,
-    )
-    outputs = re.findall(rf"(.*?)\n{END} (\d+)\n", done.stdout, re.S)
+    script = "".join(f"{command}\nprintf '\\n{END} %d\\n' $?\n" for command, _, _ in commands)
+    outputs = re.findall(rf"(.*?)\n{END} (\d+)\n", run("sh", "-c", script, folder=folder, script=""), re.S)
     faults = [] if len(outputs) == len(commands) else [f"only {len(outputs)} of {len(commands)} commands were run"]
-    for (command, expected), (output, status) in zip(commands, outputs):
+    for (command, expected, block), (output, status) in zip(commands, outputs):
         # Python 3.8 and 3.9 have another title for options, and escape codes that move the cursor are invisible.
         output = re.sub(r"\x1b\[\d*[A-Z]", "", output.replace("optional arguments:", "options:"))
-        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        if expected and not doctest.OutputChecker().check_output(expected.strip(), output.strip(), flags):
+        if expected and not block.is_shown(expected, output):
             faults.append(f"$ {command}\nshown:\n{expected}\ngot:\n{output}")
         elif status != "0" and "rror" not in expected:
             faults.append(f"$ {command}\nexit status {status}:\n{output}")
@@ -129,25 +122,137 @@ def test_a_block_that_is_not_run_says_why():
     """The reason is in a comment before it."""
     page = "% not run: it takes hours\n\n```console\n$ python train.py\n```\n"
     assert commands_of(page) == []
-    assert commands_of(page.partition("\n")[2]) == [["python train.py", ""]]
+    assert len(commands_of(page.partition("\n")[2])) == 1
     with pytest.raises(AssertionError, match="has no reason"):
         commands_of(page.replace(": it takes hours", ""))
 
 
+@pytest.mark.parametrize("name", [name for name, page in TEXTS.items() if blocks_of(page, "console")])
+def test_commands_of_a_page_can_be_pasted_into_a_shell(name):
+    """These include the commands that no test runs."""
+    for block in blocks_of(TEXTS[name], "console"):
+        subprocess.run(["sh", "-n"], input=block.copied, encoding="utf-8", check=True)
+
+
+def python_of(page):
+    """Return a page's blocks of Python that are not skipped, each with its output."""
+    code = []
+    for block in blocks_of(page, "doctest", "python", "testcode", "testoutput"):
+        if block.language == "testoutput":
+            code[-1] = (code[-1][0], block.text)
+        elif not eval(block.options.get("skipif", "False")):
+            code.append((block, block.output))
+    return code
+
+
+def faults_of_python(page, folder):
+    """Paste a page's Python code into one interpreter, block after block; return the differences from the page."""
+    code = python_of(page)
+    pasted = ["import sys; sys.ps1 = sys.ps2 = ''", *(block.copied for block, _ in code)]
+    # The first Enter ends the last line, and the second an indented block.
+    script = "".join(f"{block}\n\nprint('\\n{END}')\n" for block in pasted)
+    outputs = run(sys.executable, "-i", "-q", "-u", folder=folder, script=script).split(f"\n{END}\n")[1:-1]
+    faults = [] if len(outputs) == len(code) else [f"only {len(outputs)} of {len(code)} blocks were run"]
+    for (block, expected), output in zip(code, outputs):
+        if not block.is_shown(expected, output):
+            faults.append(f"pasted:\n{block.copied}\nshown:\n{expected}\ngot:\n{output}")
+    return faults
+
+
+@pytest.mark.parametrize("name", [name for name, page in TEXTS.items() if python_of(page)])
+def test_python_of_a_page_prints_the_output_on_the_page_when_it_is_pasted(name, tmp_path):
+    """The interpreter reads it line by line, as Python up to 3.12 does, after the page's earlier blocks."""
+    text = str(python_of(TEXTS[name]))
+    for word, module in PYTHON_NEEDS.items():
+        if word in text:
+            pytest.importorskip(module, reason=not_installed(module))
+    faults = faults_of_python(TEXTS[name], tmp_path)
+    assert not faults, "\n\n".join(faults)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_python_of_a_page_can_be_pasted_line_by_line(name):
+    """This includes the blocks that are skipped for a module that is not installed."""
+    for block in blocks_of(TEXTS[name], "doctest", "python", "testcode"):
+        lines = []
+        for line in f"{block.copied}\n\n".split("\n"):
+            lines.append(line)
+            if codeop.compile_command("\n".join(lines)):
+                lines = []
+        assert lines == []
+
+
+def lost_outputs(page):
+    """Return the statements whose values Python 3.13 and newer do not show when their block is pasted."""
+    return [
+        example.source
+        for block in blocks_of(page, "doctest")
+        for example in doctest.DocTestParser().get_examples(block.text)[:-1]
+        if example.want and not example.source.startswith(("print(", "for ", "with "))
+    ]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_python_of_a_page_prints_all_values_but_the_last_of_a_block(name):
+    """Python 3.13 and newer run a pasted block as a whole: they show the last value only, and end at an exception."""
+    assert lost_outputs(PAGES[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("block", "fault"),
+    [
+        (">>> for i in range(2):\n...     print(i)\n...\n0\n1\n>>> 1 + 1\n2", None),
+        (">>> 1 / 0\nTraceback (most recent call last):\n    ...\nZeroDivisionError: division by zero", None),
+        (">>> for i in range(2):\n...     print(i)\n0\n1\n>>> 1 + 1\n2", "SyntaxError"),
+        (">>> def f():\n...     return 1\n>>> f()\n1", "SyntaxError"),
+        (">>> 1 + 1\n3", "shown:\n3\ngot:\n2"),
+        (">>> 1 + 1", "got:\n2"),
+        (">>> x", "NameError"),
+        (">>> exit()", "only 0 of 1"),
+    ],
+)
+def test_the_check_finds_python_that_prints_something_else(block, fault, tmp_path):
+    """It also finds an indented block that the next statement follows without an empty line."""
+    faults = faults_of_python(f"Text.\n\n```{{doctest}}\n{block}\n```\n", tmp_path)
+    assert faults == [] if fault is None else fault in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("comment", "shown", "accepted"),
+    [
+        ("numbers differ: a reason", "loss 2.75", True),
+        ("numbers differ: a reason", "bits 2.75", False),
+        ("", "loss 2.75", False),
+    ],
+)
+def test_numbers_may_differ_after_a_comment_that_says_why(comment, shown, accepted, tmp_path):
+    """Words may not."""
+    page = f"% {comment}\n```{{doctest}}\n>>> print('loss', 3.5)\n{shown}\n```\n"
+    assert (faults_of_python(page, tmp_path) == []) == accepted
+
+
+def test_the_check_finds_values_that_are_not_shown():
+    """Only the last value of a block is shown, so values before it are printed."""
+    block = ">>> {}\n2\n>>> 1 + 1\n2\n"
+    for statement, lost in [("1 + 1", ["1 + 1\n"]), ("print(1 + 1)", [])]:
+        assert lost_outputs(f"```{{doctest}}\n{block.format(statement)}```\n") == lost
+
+
 def unrun(page):
-    """Return the opening lines of blocks of Python or commands that no test runs."""
+    """Return the opening lines of blocks of Python or commands that no test runs, or that a reader lacks."""
     shells = {"bash", "sh", "shell", "shell-session", "zsh"}
     pythons = {"python", "python3", "py", "pycon", "ipython", "ipython3"}
+    hidden = {"testsetup", "testcleanup"}
     blocks = FENCE.finditer(page)
     words = ({block["language"], block["argument"].strip()} for block in FENCE.finditer(page))
-    return [block[0] for block, either in zip(blocks, words) if either & (shells | pythons)]
+    return [block[0] for block, either in zip(blocks, words) if either & (shells | pythons | hidden)]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_of_a_page_is_run_by_a_test(name):
     """Python is in blocks of doctest or testcode, and commands are in blocks of console."""
     assert unrun(PAGES[name]) == []
-    for opening in ("```python", "~~~ py", "  ````pycon", ":::{code-block} python", "```{code} bash"):
+    for opening in ("```python", "~~~ py", "  ````pycon", ":::{code-block} python", "```{code} sh", "```{testsetup}"):
         assert unrun(f"{PAGES[name]}\n{opening}\n1\n") == [opening]
 
 
@@ -164,20 +269,6 @@ def test_every_make_target_in_the_text_exists():
     named = set(re.findall(r"\bmake ([a-z-]+)\b(?= *[`#\n])", "\n".join([README, *PAGES.values()])))
     assert "test" in named
     assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
-
-
-README_PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
-
-
-@pytest.mark.parametrize("number", range(len(README_PYTHON)))
-def test_python_of_the_readme_runs(number):
-    """Each block runs after the earlier blocks, with a model defined."""
-    code = "import rmsprop_graves, chainer\nmodel = chainer.links.Linear(3, 2)\n"
-    if "comm" in README_PYTHON[number]:
-        pytest.importorskip("mpi4py", reason=not_installed("mpi4py"))
-        code += "import chainermn\ncomm = chainermn.create_communicator('naive')\n"
-    code += "".join(README_PYTHON[: number + 1])
-    run_python(code, TMPDIR="/tmp", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
 
 
 def test_commands_of_the_readme_that_ask_the_launcher_run():

@@ -15,6 +15,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRMSpropGravesRule
 from models import Arrays, gradients
 
+import rmsprop_graves
 from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
 
 
@@ -369,12 +370,19 @@ def test_overriding_is_safe_to_update_skips_the_step():
     numpy.testing.assert_array_equal(optimizer.target.p0.array, [1.0])
 
 
-def test_the_examples_in_the_docstrings_run():
+def test_the_examples_in_the_docstrings_run(monkeypatch):
     """A reader types them after the imports that any Chainer script has."""
-    names = {"chainer": chainer, "F": F, "numpy": numpy, "RMSpropGraves": RMSpropGraves}
+    monkeypatch.setattr(chainer.optimizers, "RMSpropGraves", ChainerRMSpropGraves)
+    names = {
+        "chainer": chainer,
+        "F": F,
+        "numpy": numpy,
+        "rmsprop_graves": rmsprop_graves,
+        "RMSpropGraves": RMSpropGraves,
+    }
     tests = [
         test
-        for documented in (RMSpropGraves, RMSpropGravesRule)
+        for documented in (RMSpropGraves, RMSpropGravesRule, rmsprop_graves.install_in_chainer)
         for test in doctest.DocTestFinder().find(documented, documented.__name__, globs=names)
         if test.examples
     ]
