@@ -180,7 +180,9 @@ COMPLETE = {
     "ModuleNotFoundError: No module named 'pkg_resources'": """
         import sys, types, numpy
         numpy.sctypes = {"int": [numpy.int64], "float": [numpy.float64]}  # as NumPy 1 has it
-        sys.modules["pkg_resources"] = None
+        find = sys.meta_path[-1].find_spec
+        sys.meta_path[-1] = types.SimpleNamespace(
+            find_spec=lambda name, *more: None if name == "pkg_resources" else find(name, *more))
         sys.modules["numpy.distutils"] = sys.modules["numpy.distutils.system_info"] = types.ModuleType("distutils")
         import chainer
         """,
