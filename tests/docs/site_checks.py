@@ -195,6 +195,22 @@ def search(browser, folder, word):
         page.goto(address + "index.html")
         page.locator("input[name=q]").first.fill(word)
         page.keyboard.press("Enter")
-        page.wait_for_function("/\\d|did not match/.test(document.querySelector('.search-summary')?.textContent)")
+        # One page is a word in the summary, and more of them a number.
+        summary = "document.querySelector('.search-summary')?.textContent"
+        page.wait_for_function(f"/\\d|one page|did not match/.test({summary})")
         page.wait_for_load_state("networkidle")
         return page.locator("#search-results li > a").all_inner_texts(), faults
+
+
+def reachable(browser, folder, clicks):
+    """Return the pages that are at most so many clicks from the first page, by links in the text of pages."""
+    found, opened = {"index.html"}, set()
+    with served(folder) as address, watched(browser, address) as (page, _):
+        for _ in range(clicks):
+            for name in sorted(found - opened):
+                page.goto(address + name)
+                links = page.evaluate("() => [...document.querySelectorAll('article a')].map(link => link.href)")
+                found.update(urldefrag(link)[0][len(address) :] for link in links if link.startswith(address))
+                opened.add(name)
+            found = {name for name in found if name.endswith(".html")}
+    return found
