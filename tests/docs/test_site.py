@@ -64,38 +64,6 @@ def test_code_is_copied_without_prompts_and_outputs(browser, site, name):
         assert [line for line in other.splitlines() if line] == [line for line in text.splitlines() if line]
 
 
-@pytest.mark.parametrize(
-    ("words", "title"),
-    {
-        "fp16": "mixed precision",
-        "mixed precision": "mixed precision",
-        "per-layer": "its own learning rate",
-        "learning rate": "learning rate on a schedule",
-        "notebook": "Jupyter notebook",
-        "jupyter": "Jupyter notebook",
-        "troubleshooting": "Troubleshooting",
-        "np.sctypes was removed": "Troubleshooting",
-        "install": "Install",
-        "nan": "Troubleshooting",
-        "snapshot writer": "Resume",
-        "changelog": "Changelog",
-        "cite": "citation",
-    }.items(),
-)
-def test_search_finds_the_page_for_a_word(browser, site, words, title):
-    """These are words that readers search for."""
-    titles, faults = site_checks.search(browser, site, words)
-    assert any(title in found for found in titles), titles
-    assert faults == []
-
-
-def test_every_page_is_two_clicks_from_the_first_page(browser, site):
-    """Links in the sidebar do not count."""
-    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
-    assert pages - site_checks.reachable(browser, site, 2) == {"search.html", "py-modindex.html"}
-    assert "how-to/notebooks.html" in pages - site_checks.reachable(browser, site, 1)
-
-
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 SOUND = f"""
     <a href="#here">here</a> <a href="other.html#there">there</a> <a href="https://example.org/">elsewhere</a>
@@ -143,3 +111,35 @@ def test_each_fault_of_a_site_is_found(browser, tmp_path, fault, expected):
     faults = site_checks.faults_of_site(browser, tmp_path)
     assert faults
     assert all(found.startswith(f"index.html: {expected}") for found in faults)
+
+
+@pytest.mark.parametrize(
+    ("words", "title"),
+    {
+        "fp16": "mixed precision",
+        "mixed precision": "mixed precision",
+        "per-layer": "its own learning rate",
+        "learning rate": "learning rate on a schedule",
+        "notebook": "Jupyter notebook",
+        "jupyter": "Jupyter notebook",
+        "troubleshooting": "Troubleshooting",
+        "np.sctypes was removed": "Troubleshooting",
+        "install": "Install",
+        "nan": "Troubleshooting",
+        "snapshot writer": "Resume",
+        "changelog": "Changelog",
+        "cite": "citation",
+    }.items(),
+)
+def test_search_finds_the_page_for_a_word(browser, site, words, title):
+    """These are words that readers search for."""
+    titles, faults = site_checks.search(browser, site, words)
+    assert any(title in found for found in titles), titles
+    assert faults == []
+
+
+def test_every_page_is_two_clicks_from_the_first_page(browser, site):
+    """Links in the sidebar do not count."""
+    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    assert pages - site_checks.reachable(browser, site, 2) == {"search.html", "py-modindex.html"}
+    assert "how-to/notebooks.html" in pages - site_checks.reachable(browser, site, 1)
