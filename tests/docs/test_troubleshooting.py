@@ -259,7 +259,7 @@ HERE = {
 ELSEWHERE = {
     "ImportError: rmsprop_graves needs Chainer 7",  # chainer7/test_loader.py
     "ImportError: rmsprop_graves repairs chainer in its source",  # chainer7/test_loader.py
-    "RuntimeWarning: Numba's cache in",  # kernels/test_numba_cache.py
+    "RuntimeWarning: Numba's cache in",  # kernels/test_numba.py
     "UserWarning: cuDNN is not enabled",  # CuPy 14
     "prterun has detected",  # Open MPI
     "There are not enough slots",  # Open MPI
