@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 
 import chainer
 import numpy
@@ -100,16 +101,30 @@ class Interrupter:
         return self
 
     def run(self, work):
-        """Run the work; return whether the error came out of it."""
-        before = sys.gettrace()
-        sys.settrace(self)
-        try:
-            work()
-        except type(self.error):
-            return True
-        finally:
-            sys.settrace(before)
-        return False
+        """Run the work in a thread of its own; return whether the error came out of it.
+
+        An error at an opcode may leave another one handled for ever, with all objects of its frames: until its thread
+        ends.
+        """
+        ends = []
+
+        def traced():
+            sys.settrace(self)
+            try:
+                work()
+                ends.append(None)
+            except BaseException as error:
+                ends.append(error)
+            finally:
+                sys.settrace(None)
+
+        thread = threading.Thread(target=traced)
+        thread.start()
+        thread.join()
+        end = ends.pop()
+        if end is None or isinstance(end, type(self.error)):
+            return end is not None
+        raise end
 
 
 def loader(kind, folder, entries):
