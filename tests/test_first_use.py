@@ -11,6 +11,7 @@ import random
 
 import pytest
 from interpreter import run_python
+from skips import not_installed
 
 PROGRAM = """
 import os, sys, threading, traceback, warnings
@@ -82,10 +83,12 @@ threads = [threading.Thread(target=run, args=(use,), daemon=True) for use in use
 for thread in threads: thread.start()
 for thread in threads: thread.join(100)
 failed += ["hangs: " + use for use, thread in zip(uses, threads) if thread.is_alive()]
+print(*failed, sep="\\n", flush=True)
+if failed:
+    os._exit(1)
 import rmsprop_graves
 assert rmsprop_graves.RMSpropGraves is sys.modules["rmsprop_graves._optimizer"].RMSpropGraves
-print(*failed, sep="\\n")
-os._exit(bool(failed))
+os._exit(0)
 """
 USES = [
     "use_optimizer",
@@ -120,6 +123,44 @@ def test_first_uses_in_ten_threads_at_once(begin):
 def test_first_uses_in_two_threads_at_once(begin, pair):
     """A private module waits for Chainer, while Chainer's import needs that module to install the class."""
     assert_all_work(begin, *pair)
+
+
+def test_numba_waits_for_chainers_import():
+    """Both import SciPy, from different ends. In two threads at once, each may wait for the other; one then fails."""
+    pytest.importorskip("numba", reason=not_installed("numba"))
+    pytest.importorskip("scipy", reason=not_installed("scipy"))
+    run_python("""
+        import importlib.machinery, sys, threading, time
+        import rmsprop_graves
+        from rmsprop_graves import kernels
+
+        def waits_for_an_import():
+            frame = sys._current_frames()[other.ident]  # KeyError: it has ended
+            return frame.f_code.co_name == "acquire" and "importlib" in frame.f_code.co_filename
+
+        class Pause:
+            def find_spec(self, name, path=None, target=None):
+                if name.startswith("scipy.linalg."):
+                    sys.meta_path.remove(self)
+                    spec = importlib.machinery.PathFinder.find_spec(name, path)
+                    self.execute, spec.loader.exec_module = spec.loader.exec_module, self.exec_module
+                    return spec
+
+            def exec_module(self, module):
+                other.start()
+                until = time.monotonic() + 100
+                while not waits_for_an_import():
+                    assert time.monotonic() < until
+                    time.sleep(0.1)
+                self.execute(module)
+
+        other = threading.Thread(target=lambda: kernels.use_on_cpu("numba"), daemon=True)
+        sys.meta_path.insert(0, Pause())
+        import chainer
+        other.join(100)
+        assert not other.is_alive()
+        assert kernels.on_cpu().__name__ == "rmsprop_graves.kernels.numba"
+    """)
 
 
 @pytest.mark.search

@@ -57,6 +57,10 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if fullname in ("chainer", "chainermn"):
+            # A failed import leaves submodules behind, which the next import would take for complete.
+            for name in [name for name in sys.modules if name.startswith(fullname + ".")]:
+                del sys.modules[name]
         repairs = repairs_of(fullname)
         if not (repairs or fullname in _calls):
             return None
@@ -101,11 +105,6 @@ def make_importable() -> None:
     Raises:
         ImportError: Chainer is not installed.
     """
-    for package in ("chainer", "chainermn"):
-        if package not in sys.modules:
-            # A failed import leaves submodules behind, which the next import would take for complete.
-            for name in [name for name in sys.modules if name.startswith(package + ".")]:
-                del sys.modules[name]
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     spec = importlib.util.find_spec("chainer")

@@ -10,6 +10,8 @@ from functools import partial
 from itertools import chain, starmap
 from typing import Any, Iterable, Sequence
 
+# Before Numba, because both import SciPy, but from different ends: in two threads at once, one would fail.
+import chainer  # noqa: F401
 import numba
 import numpy
 from llvmlite import ir

@@ -117,10 +117,12 @@ def test_chainer_first_works_where_chainer_can_be_imported_alone():
     """)
 
 
+@pytest.mark.parametrize("before", ["import sys", "import rmsprop_graves"])
 @pytest.mark.parametrize("package", ["chainer", "chainermn"])
-def test_a_failed_import_of_chainer_is_recovered(package, tmp_path):
+def test_a_failed_import_of_chainer_is_recovered(package, before):
     """A failed import leaves submodules in sys.modules, which must not count as complete."""
     run_python(f"""
+        {before}
         import sys
 
         class Break:
