@@ -24,10 +24,11 @@ def write(results: dict[str, Any], folder: Path) -> list[Path]:
 def summary(results: dict[str, Any]) -> str:
     """Return a table with a row for each case. Ratios are taken within each round."""
     lines = [
-        f"{results['machine']['GPU']}: median (lower to upper quartile) of the rounds",
+        f"{results['machine']['GPU']}: speed-up, median (lower to upper quartile) of the rounds",
         "",
-        "| model | kind | parameters | over Chainer, wall | over Chainer, device | over the best torch, device "
-        "| share of the copy's bandwidth | per parameter, share | host, µs a parameter |",
+        "| model | kind | parameters | over Chainer, wall clock | over Chainer, device "
+        "| over torch, best variant, device | share of the copy's bandwidth | the same, per parameter "
+        "| host, µs per parameter |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for case in results["cases"]:
@@ -68,7 +69,7 @@ def _document(results: dict[str, Any]) -> str:
     for case in results["cases"]:
         lines += [f"## {case['model']}, {case['kind']}: {case['elements']:,} elements in {case['parameters']}", ""]
         lines += [
-            "| | device, µs | GB/s | share of the copy | host, µs | wall, µs |",
+            "| | device, µs | GB/s | share of the copy | host, µs | wall clock, µs |",
             "|---|---:|---:|---:|---:|---:|",
         ]
         for name, seconds in case["seconds"].items():

@@ -23,23 +23,24 @@ def folder_name(processor: str) -> str:
 
 
 def write_all() -> list[Path]:
-    """Write the documents and pictures of all committed runs again, and the README's summaries of them."""
+    """Write the documents and pictures of all committed runs again, and their summaries in the README."""
     written = []
     summaries = []
     for path in sorted(FOLDER.glob("*/results.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         written += write(results, path.parent)
-        summaries.append(f"### {results['machine']['CPU']}\n\n{summary(results)}\n\n{_picture_links(path.parent)}")
+        summaries.append(f"### {results['machine']['CPU']}\n\n{summary(results)}\n\n{_links(path.parent)}")
     insert("\n\n".join(summaries), README)
     return [*written, README]
 
 
-def _picture_links(folder: Path) -> str:
-    links = (
+def _links(folder: Path) -> str:
+    pictures = (
         ("Nanoseconds per element and update by the number of elements in the model, a line for each library", "time"),
         ("Share of the floor's bandwidth that each library reaches on each model", "bandwidth"),
     )
-    return "\n\n".join(f"![{text}](results/{folder.name}/{name}.png)" for text, name in links)
+    links = [f"![{text}](results/{folder.name}/{name}.png)" for text, name in pictures]
+    return "\n\n".join([*links, f"[All tables of this run](results/{folder.name}/results.md)"])
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -68,35 +69,33 @@ def insert(text: str, readme: Path) -> None:
 
 
 def summary(results: dict[str, Any]) -> str:
+    """Return the speed-ups in float32, with and without hooks."""
     about = results["machine"]
     lines = [
-        f"rmsprop-graves {about['rmsprop-graves']} on {about['date']}, {about['cores usable']} cores usable, "
+        f"rmsprop-graves {about['rmsprop-graves']} on {about['date']}, {about['cores usable']} usable cores, "
         f"{about['threads']} threads; "
         f"{_bandwidths(results)}.",
         "",
+        "Speed-up in float32: median (lower to upper quartile) of the rounds",
+        "",
+        *_ratios(results, "float32"),
+        "",
     ]
-    for dtype in dtypes(results):
-        lines += [f"{dtype}: speed-up, median (lower to upper quartile) of the rounds", ""]
-        lines += [*_ratios(results, dtype), ""]
     if results["hooks"]:
-        lines += ["float32 with hooks: speed-up, and our time as a multiple of the time without hooks", ""]
-        lines += [*_hook_ratios(results), ""]
-    if results["host"]:
-        lines += ["Host cost of a parameter: median (lower to upper quartile) of the rounds", ""]
-        lines += [host_costs(results["host"])]
+        lines += ["Speed-up in float32 with hooks, and our time relative to no hooks", "", *_hook_ratios(results)]
     return "\n".join(lines).rstrip()
 
 
 def hooks(results: dict[str, Any]) -> str:
     """Return the tables of the cases with hooks: speed-ups, and milliseconds."""
-    lines = ["Speed-up, and our time as a multiple of the time without hooks:", "", *_hook_ratios(results)]
-    lines += ["", "Milliseconds of an update:", "", *_hook_times(results)]
+    lines = ["Speed-up, and our time relative to no hooks:", "", *_hook_ratios(results)]
+    lines += ["", "Milliseconds per update:", "", *_hook_times(results)]
     return "\n".join(lines)
 
 
 def host_costs(results: dict[str, Any]) -> str:
     """Return the rows of ``benchmarks.host.measure`` as a table."""
-    lines = ["| | Chainer, µs | ours, µs | ours over Chainer |", "|---|---:|---:|---:|"]
+    lines = ["| | Chainer, µs | ours, µs | speed-up |", "|---|---:|---:|---:|"]
     for row in results["rows"]:
         chainers, ours = (row["microseconds"].get(name, []) for name in (CHAINER, OURS))
         speed_ups = [slow / fast for slow, fast in zip(chainers, ours)]
@@ -106,7 +105,7 @@ def host_costs(results: dict[str, Any]) -> str:
 
 
 def ratios(case: dict[str, Any], slow: str | None, fast: str | None) -> list[float]:
-    """Return the speed-up in each round: if the machine's speed drifts, it drifts for both contenders of a round."""
+    """Return the speed-up in each round. A drift of the machine's speed affects both contenders of a round."""
     seconds = case["seconds"]
     if slow not in seconds or fast not in seconds:
         return []
@@ -114,7 +113,7 @@ def ratios(case: dict[str, Any], slow: str | None, fast: str | None) -> list[flo
 
 
 def shares(results: dict[str, Any], case: dict[str, Any], name: str) -> list[float]:
-    """Return the bandwidth in each round, relative to the floor's with as many threads."""
+    """Return the bandwidth in each round, relative to the floor with the same number of threads."""
     other = floor.name(results["threads"][name])
     return [case["bytes"] / results["floor"]["bytes"] * ratio for ratio in ratios(case, other, name)]
 
@@ -148,15 +147,15 @@ def _document(results: dict[str, Any]) -> str:
         lines += _table(
             results, dtype, lambda case, name: spread([1e9 * s / case["elements"] for s in _of(case, name)])
         )
-        lines += ["", f"## {dtype}: GB/s, and its share of the floor's with as many threads", ""]
+        lines += ["", f"## {dtype}: GB/s, and share of the floor with the same number of threads", ""]
         lines += _table(results, dtype, lambda case, name: _bandwidth(results, case, name))
         lines += [""]
     if results["hooks"]:
         lines += ["## float32 with hooks", "", hooks(results), ""]
     if results["host"]:
-        lines += ["## Host cost of a parameter", "", host_costs(results["host"]), ""]
+        lines += ["## Host cost per parameter", "", host_costs(results["host"]), ""]
     lines += ["## Training iterations, milliseconds", ""]
-    lines += ["| network | optimizer | iteration | its update | share of the update | speed-up of the iteration |"]
+    lines += ["| network | optimizer | iteration | update | share of the update | speed-up of the iteration |"]
     lines += ["|---|---|---:|---:|---:|---:|", *(_training_row(results, row) for row in results["training"])]
     if results["floor"]["ways"]:
         lines += ["", "## The floor: the fastest round of each loop, placement, number of threads and span", ""]
@@ -168,8 +167,8 @@ def _document(results: dict[str, Any]) -> str:
 
 def _ratios(results: dict[str, Any], dtype: str) -> list[str]:
     lines = [
-        "| model | rounds | ours over Chainer | over the better torch | over torch, compiled | over optax "
-        "| ours, NumPy over Chainer | ours: share of the floor |"
+        "| model | rounds | over Chainer | over torch, better variant | over torch, compiled | over optax "
+        "| NumPy kernel over Chainer | share of the floor |"
     ]
     lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
     for case in _cases(results, dtype):
@@ -183,8 +182,8 @@ def _ratios(results: dict[str, Any], dtype: str) -> list[str]:
 
 def _hook_ratios(results: dict[str, Any]) -> list[str]:
     lines = [
-        "| model | hooks | ours over Chainer | over the better torch | over torch, compiled "
-        "| ours, NumPy over Chainer | ours: times as long as without |"
+        "| model | hooks | over Chainer | over torch, better variant | over torch, compiled "
+        "| NumPy kernel over Chainer | time relative to no hooks |"
     ]
     lines += ["|---|---|---:|---:|---:|---:|---:|"]
     without = {}
@@ -284,7 +283,7 @@ def _two_digits(value: float) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Round to four digits, more than are significant."""
+    """Round numbers to four digits, which is more than are significant."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
