@@ -1,4 +1,4 @@
-"""Time an update by this package, Chainer, torch and optax, in turn, in one process.
+"""Time one update by this package, Chainer, torch and optax, alternately in one process.
 
 Run it by `make bench`, or by `python -m benchmarks` from the repository's root. benchmarks/README.md describes the
 measurements and shows the last run.
@@ -29,12 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", action="store_true", help="measure on a GPU instead, with CuPy")
     parser.add_argument("--quick", action="store_true", help="a few rounds of small models, to check that it runs")
-    parser.add_argument("--report", action="store_true", help="measure nothing, write the documents of all results")
+    parser.add_argument("--report", action="store_true", help="measure nothing; write the pages of all results again")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for the results (default: the processor's in benchmarks/results, with --quick a temporary one)",
+        help="folder for the results (default: benchmarks/results/PROCESSOR; with --quick, a temporary folder)",
     )
     options = parser.parse_args()
     if options.report:
@@ -134,7 +134,7 @@ def measure_case(name, shapes, dtype, threads, floors, quick):
 
 
 def fits(name, shapes, dtype, left_out):
-    """Whether there is enough memory to measure a model. If not, add the reason to the list."""
+    """Return whether there is enough memory to measure a model. If not, add the reason to `left_out`."""
     needed, available = needed_memory(shapes, dtype), machine.available_memory()
     if available is None or needed <= available:
         return True
@@ -144,7 +144,7 @@ def fits(name, shapes, dtype, left_out):
 
 
 def needed_memory(shapes, dtype):
-    # Two drawn arrays; five for each of ours, Chainer, three torch contenders and optax; two temporary arrays.
+    # Two drawn arrays; five each for ours, Chainer, three torch contenders and optax; two temporary arrays.
     arrays = 2 + libraries.ARRAYS * 6 + 2
     return arrays * models.size(shapes) * numpy.dtype(dtype).itemsize
 

@@ -1,7 +1,7 @@
-"""The floor of an update: the shortest time in which this machine moves as many bytes.
+"""The floor of an update: the minimum time in which this machine moves the same number of bytes.
 
-An update reads five arrays and writes four of them. The floor does the same and computes next to nothing: it adds the
-gradient to each of the four other arrays. How long that takes depends on the loop and on the places of the arrays, so
+An update reads five arrays and writes four of them. The floor does the same and computes almost nothing: it adds the
+gradient to each of the four other arrays. Its time depends on the loop and on the placement of the arrays, so
 `Floor.measure` tries several of each, and `Floor.contenders` yields the fastest.
 """
 
@@ -21,9 +21,9 @@ from benchmarks.machine import cache_sizes
 
 FLOOR = "floor"
 ARRAYS = 5
-# How many bytes farther from the start of a huge page each array begins than the one before. With 0, all arrays use
-# the same sets of a cache. Avoid arrays that begin 128 MiB and 4 KiB apart, as NumPy's do if each has 128 MiB: on an
-# AMD EPYC their addresses have the same hash in the first cache, and the loops take more than twice as long.
+# Offset in bytes from one array to the next, relative to the start of a huge page. With 0, all arrays use the same
+# sets of a cache. Avoid arrays that begin 128 MiB and 4 KiB apart, as NumPy's do if each has 128 MiB: on an AMD EPYC
+# their addresses have the same hash in the L1 cache, and the loops take more than twice as long.
 SHIFTS = (0, 64, 17 * 4096 + 320)
 HUGE_PAGE = 1 << 21
 # Bytes of an array that a thread takes at a time.
@@ -33,7 +33,7 @@ ROUNDS = 9
 
 
 def array_bytes() -> int:
-    """Return the size of an array: together they take four times the largest cache, and each at least 80 MB."""
+    """Return the size of an array: at least 80 MB, and together four times the largest cache."""
     return max(80_000_000, 4 * max(cache_sizes().values(), default=0) // ARRAYS // 8 * 8)
 
 
@@ -59,15 +59,15 @@ class Floor:
 
     @property
     def moved_bytes(self) -> int:
-        """The bytes that one call moves: each array is read, and all except the gradient are written."""
+        """The bytes that one call moves: it reads each array, and writes all except the gradient."""
         return 9 * self.bytes_each
 
     def measure(self, rounds: int = ROUNDS) -> list[dict[str, Any]]:
         """Time every way: each loop with each placement, number of threads and span.
 
         Returns:
-            A dict for each: ``loop``, ``shift``, ``threads``, ``span`` and ``GB/s``, that of the fastest round. The
-            fastest way is first. Empty without Numba, which compiles the loops.
+            A dict for each way, the fastest first: ``loop``, ``shift``, ``threads``, ``span``, and the ``GB/s`` of the
+            fastest round. Empty without Numba, which compiles the loops.
         """
         ways = [
             {"loop": loop, "shift": shift, "threads": count, "span": span}
@@ -84,7 +84,7 @@ class Floor:
         return sorted(({**way, "GB/s": rate} for way, rate in zip(ways, rates)), key=lambda way: -way["GB/s"])
 
     def contenders(self, measured: list[dict[str, Any]]) -> Iterator[Contender]:
-        """Yield, for each number of threads, the fastest way of those that `measure` returned."""
+        """Yield the fastest way for each number of threads, from the result of `measure`."""
         for count in self.counts:
             for way in [way for way in measured if way["threads"] == count][:1]:
                 chosen = {key: value for key, value in way.items() if key != "GB/s"}

@@ -1,8 +1,8 @@
 """Time an update on a GPU by this package, Chainer and torch, in turn, in one process: python -m benchmarks --gpu.
 
-Three times are taken. The device time is between two CUDA events, behind enough work that the device never waits for
-the host. The host time is until the call returns. The wall-clock time is the mean of several calls with one
-synchronization: the larger of the two, or more if device and host wait for each other.
+Three times are measured. The device time is between two CUDA events, after enough other work that the device never
+waits for the host. The host time is until the call returns. The wall-clock time is the mean of several calls with one
+synchronization. It is about the larger of the other two, or more if device and host wait for each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rmsprop_graves import RMSpropGraves, __version__
 OURS, PER_PARAMETER, CHAINER = "ours", "ours, per parameter", "Chainer"
 TORCH = FOREACH, CAPTURABLE, GRAPH = "torch, foreach", "torch, foreach, capturable", "torch, capturable, in a graph"
 COPY = "copy"
-# float16 parameters with `use_fp32_update`; and a loss scale, by which each gradient is divided before the step.
+# float16 parameters with `use_fp32_update`, and a loss scale, which divides each gradient before the step.
 MASTERS = "float16 with fp32 masters"
 SCALED = "with a loss scale"
 
@@ -46,7 +46,7 @@ CALLS = 4
 
 
 class Contender(NamedTuple):
-    """One way to update a model, or the copy with which it is compared."""
+    """A way to update a model, or the copy that it is compared with."""
 
     name: str
     update: Callable[[], Any]
@@ -104,7 +104,7 @@ def measure(quick: bool = False, after_each: Callable[[dict[str, Any]], Any] = l
 
 
 def _needed_memory(shapes: models.Shapes, kind: str) -> int:
-    # Five arrays for each of ours, Chainer and three torch contenders; nine to copy; five temporary ones of torch.
+    # Five arrays each for ours, Chainer and three torch contenders; nine for the copy; five temporary ones of torch.
     return (5 * 5 + 9 + 5) * models.size(shapes) * max(4, _dtype(kind).itemsize)
 
 

@@ -21,7 +21,7 @@ STYLES = {
     OURS: ("#0072B2", "o"),
     PER_PARAMETER: ("#56B4E9", "s"),
     CHAINER: ("#000000", "D"),
-    "torch, the best on the device": ("#D55E00", "^"),
+    "torch, best variant on the device": ("#D55E00", "^"),
     COPY: ("#999999", "|"),
 }
 
@@ -40,8 +40,8 @@ def draw(results: dict[str, Any], folder: Path) -> Path:
         left.plot([100 * median(shares(case, name)) for _, case, name in named], [row[0] for row in named], **style)
         wall = [1e6 * median(case["seconds"][name]["wall"]) for _, case, name in named]
         right.plot(wall, [row[0] for row in named], **style)
-    left.set(xlabel="% of a copy's bandwidth, on the device", xlim=(0, None))
-    right.set(xlabel="microseconds per update, by the wall clock", xscale="log")
+    left.set(xlabel="% of a copy's bandwidth (device time)", xlim=(0, None))
+    right.set(xlabel="microseconds per update (wall clock)", xscale="log")
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     left.set_yticks(range(len(cases)), [f"{case['model']}, {case['kind']}" for case in cases])
     left.set_ylim(len(cases) - 0.5, -0.5)

@@ -22,7 +22,7 @@ def write(results: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Return a table with a row for each case. Ratios are taken within each round."""
+    """Return a table with a row for each case. Ratios are computed within each round."""
     lines = [
         f"{results['machine']['GPU']}: speed-up, median (lower to upper quartile) of the rounds",
         "",
@@ -51,12 +51,12 @@ def ratios(case: dict[str, Any], slow: str, fast: str, time: str) -> list[float]
 
 
 def shares(case: dict[str, Any], name: str) -> list[float]:
-    """Return the bandwidth in each round, relative to a copy of as many bytes."""
+    """Return the bandwidth in each round, relative to a copy of the same number of bytes."""
     return ratios(case, COPY, name, "device")
 
 
 def best_torch(case: dict[str, Any]) -> str | None:
-    """Return the torch contender with the least median time on the device, or None."""
+    """Return the torch contender with the smallest median time on the device, or None."""
     names = [name for name in TORCH if name in case["seconds"]]
     return min(names, key=lambda name: median(case["seconds"][name]["device"]), default=None)
 
@@ -83,7 +83,7 @@ def _document(results: dict[str, Any]) -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
     if any(case["kind"].startswith(MASTERS) for case in results["cases"]):
-        lines += [f"The bytes of {MASTERS} do not include those that the conversions move.", ""]
+        lines += [f"The bandwidth of {MASTERS} does not include the bytes that the conversions move.", ""]
     return "\n".join(lines)
 
 

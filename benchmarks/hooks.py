@@ -1,4 +1,4 @@
-"""The update with the hooks that most training scripts use: gradients are clipped, then weights decay.
+"""Time updates with the hooks that most training scripts use: gradient clipping, and weight decay.
 
 torch is timed with its own `clip_grad_norm_`, called before `step`, and its own `weight_decay`. optax is left out.
 Run it by `python -m benchmarks.hooks` from the repository's root; it is also part of `python -m benchmarks`.
@@ -53,10 +53,10 @@ CHOICES = (
 
 
 def measure_case(model: str, threads: int, quick: bool) -> list[dict[str, Any]]:
-    """Time the update of a model of float32 parameters with each choice of hooks, all of them in turn.
+    """Time the update of a model of float32 parameters with each choice of hooks, in turn.
 
     Returns:
-        A case for each choice, like those without hooks, with the name of the choice as ``hooks``.
+        A case for each choice, like a case without hooks, with the name of the choice as ``hooks``.
     """
     shapes = models.SYNTHETIC[model]
     arrays = libraries.draw(shapes, "float32")
@@ -80,7 +80,7 @@ def measure_case(model: str, threads: int, quick: bool) -> list[dict[str, Any]]:
 
 
 class Hooked:
-    """A model and its optimizer, Chainer's or this package's, to which hooks are added before each timing.
+    """A model with an optimizer of Chainer's class or this package's, which gets its hooks before each timing.
 
     Args:
         optimizer_class: The class of the optimizer.
@@ -95,7 +95,7 @@ class Hooked:
         self._added: list[Any] = []
 
     def contender(self, name: str, threads: int, hooks: Hooks, kernel: str) -> Contender:
-        """Return the update with these hooks by a kernel, which Chainer's class ignores."""
+        """Return the update with these hooks and this kernel. Chainer's class ignores the kernel."""
 
         def prepare() -> None:
             kernels.use_on_cpu(kernel)
@@ -111,7 +111,7 @@ class Hooked:
             self._clipping.threshold = NORM
 
         def clip_and_update() -> None:
-            # Gradients that are clipped already would not be scaled again, while torch scales them always.
+            # Otherwise gradients that are already clipped would not be scaled again, whereas torch always scales them.
             self._clipping.threshold *= 0.99
             self._optimizer.update()
 
@@ -119,7 +119,7 @@ class Hooked:
 
 
 def _chainers(arrays: Arrays, threads: int) -> Iterator[tuple[Hooks, Contender]]:
-    """Yield Chainer's class and this package's, which both have Chainer's hooks."""
+    """Yield the updates by Chainer's class and by this package's, both with Chainer's hooks."""
     chainers, ours = (Hooked(optimizer_class, arrays) for optimizer_class in (ChainerRMSpropGraves, RMSpropGraves))
     for hooks in CHOICES:
         yield hooks, chainers.contender(CHAINER, 1, hooks, "numpy")
@@ -129,7 +129,7 @@ def _chainers(arrays: Arrays, threads: int) -> Iterator[tuple[Hooks, Contender]]
 
 
 class TorchModel:
-    """torch's parameters, and an optimizer of them with and without weight decay, with `foreach` and without.
+    """torch's parameters, and their optimizers: with and without weight decay, with and without `foreach`.
 
     Args:
         arrays: Parameters and gradients. The gradients are restored before each timing.

@@ -1,7 +1,7 @@
 """Host cost of an update: the microseconds that Python spends on each parameter, compared with Chainer's class.
 
-Run it by `python -m benchmarks.host` from the repository's root. The rows on a GPU need CuPy but no GPU: arrays have
-no memory and kernels do nothing (see no_device.py).
+Run it by `python -m benchmarks.host` from the repository's root. The rows on a GPU need CuPy but no GPU, because
+no_device.py simulates one: arrays have no memory and kernels do nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The contenders: for each library the ways to update a whole model once.
+"""The contenders: each library's ways to update a whole model once.
 
 All have the same hyperparameters and the same constant gradients, in arrays of their own library. The contenders of
 this package share one model.
-torch's rule differs, with eps outside the root and lr outside the momentum, but reads and writes as many arrays.
+torch's rule differs (eps outside the root, lr outside the momentum), but reads and writes the same number of arrays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from rmsprop_graves import RMSpropGraves, kernels
 
 LR, ALPHA, MOMENTUM, EPS = 1e-4, 0.95, 0.9, 1e-4
-# The arrays of a parameter: itself, its gradient and three states.
+# Arrays per parameter: the parameter itself, its gradient and three states.
 ARRAYS = 5
 
 OURS = "ours"
@@ -49,7 +49,7 @@ class Contender(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """The NumPy arrays that every library copies its parameters and gradients from."""
+    """The NumPy arrays from which every library copies its parameters and gradients."""
 
     params: list[numpy.ndarray]
     grads: list[numpy.ndarray]
@@ -133,15 +133,15 @@ def torchs(arrays: Arrays, threads: int) -> Iterator[Contender]:
 
 
 class CompiledStep:
-    """A function compiled by torch, already with its machine code.
+    """A function that torch has already compiled.
 
     Args:
         step: The ``step`` of a torch optimizer whose parameters have gradients, or a function that calls it.
-        graphs: The number of graphs that torch must make of it (default: 1). torch ends a graph where a function calls
-            ``step``.
+        graphs: The number of graphs that torch must compile it to (default: 1). torch ends a graph where a function
+            calls ``step``.
 
     Raises:
-        RuntimeError: torch made another number of graphs.
+        RuntimeError: torch compiled it to another number of graphs.
     """
 
     def __init__(self, step: Callable[[], Any], graphs: int = 1) -> None:
@@ -154,9 +154,9 @@ class CompiledStep:
 
         self._graphs: list[Any] = []
         self._expected = graphs
-        # Without `dynamic=False` torch makes a second graph of a second optimizer that has another hyperparameter.
+        # Without `dynamic=False` torch compiles again for a second optimizer with another hyperparameter.
         self._step = torch.compile(step, backend=compile_graph, dynamic=False)
-        # The first call makes the state. The second compiles, if the first did not.
+        # The first call creates the state. The second call compiles, if the first did not.
         for _ in range(3):
             self._step()
         self.check()
@@ -172,7 +172,7 @@ class CompiledStep:
 
 
 def forget_compiled() -> None:
-    """Forget what torch has compiled. Without this it compiles only the first eight optimizers of a process."""
+    """Clear torch's compiled code. Otherwise torch compiles only the first eight optimizers of a process."""
     import torch
 
     torch._dynamo.reset()
@@ -246,7 +246,7 @@ def _import(name: str) -> None:
 
 
 def leave_out(name: str, reason: str) -> None:
-    """Do not measure a library or `TORCH_COMPILED`, for a reason."""
+    """Leave out a library or `TORCH_COMPILED`, with this reason."""
     _reasons[name] = reason
 
 

@@ -1,4 +1,4 @@
-"""The properties of the machine and the versions of packages on which the times depend."""
+"""The properties of the machine and the package versions that affect the times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("numpy", "numba", "chainer", "torch", "jax", "optax")
 
 
 def describe(threads: int) -> dict[str, str]:
-    """Describe CPU, memory and packages, without the names of the machine or its users."""
+    """Describe CPU, memory and packages. Names of the machine and its users are not included."""
     sizes = cache_sizes()
     memory = _memory("MemTotal")
     return {
@@ -78,7 +78,7 @@ def _binary(size: int) -> str:
 
 
 def version(*names: str) -> str:
-    """Return the version of the first package of these that is installed, or ``'absent'``."""
+    """Return the version of the first of these packages that is installed, or ``'absent'``."""
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)

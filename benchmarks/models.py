@@ -1,4 +1,4 @@
-"""The models whose update is timed: the shapes of their parameters, and the sources of the shapes."""
+"""The shapes of the parameters of the models, and the sources of the shapes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import List, Tuple
 
 Shapes = List[Tuple[int, ...]]
 
-# These are not networks. They range from many small parameters to few large ones.
+# No real networks: from many small parameters to few large ones.
 SYNTHETIC: dict[str, Shapes] = {
     "200 of 100": [(100,)] * 200,
     "200 of 4,096": [(4_096,)] * 200,

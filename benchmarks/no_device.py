@@ -1,6 +1,6 @@
 """Simulate a GPU with the real CuPy: arrays have no memory, and kernels do nothing.
 
-An update then takes only the time of the Python code on the host, for Chainer's class as for this package's.
+An update then takes only the time of the Python code on the host, with Chainer's class and with this package's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kernel:
         """Count a launch."""
         Kernel.launches += 1
         if len(arguments) == 3 and isinstance(arguments[2], tuple):
-            # CuPy reads the address of a structure that is passed by value in the same way.
+            # CuPy reads the address of a structure passed by value in the same way.
             for argument in arguments[2]:
                 if isinstance(argument, numpy.ndarray):
                     argument.__array_interface__["data"]

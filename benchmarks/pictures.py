@@ -101,7 +101,7 @@ def _contender(case: dict[str, Any], library: str) -> Any:
 def _label(results: dict[str, Any], library: str) -> str:
     name = next((name for name in results["threads"] if name == library or name.startswith(f"{library},")), library)
     threads = results["threads"][name]
-    better = ", the better" if library == "torch" else ""
+    better = ", better variant" if library == "torch" else ""
     return f"{library}{better} ({threads} thread{'s' if threads > 1 else ''})"
 
 

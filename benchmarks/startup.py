@@ -1,7 +1,7 @@
 """Time the import of this package and of Chainer alone, in turn, each in a new interpreter.
 
-Run it by `python -m benchmarks.startup`. Chainer alone can be imported on Python 3.11 or older, with NumPy older than
-1.24 and setuptools older than 74. Elsewhere only the times of this package are printed.
+Run it by `python -m benchmarks.startup`. If Chainer alone cannot be imported, only the times of this package are
+printed: it needs Python 3.11 or older, NumPy older than 1.24 and setuptools older than 74.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     for statement in STATEMENTS:
         times = [seconds[statement] for seconds in rounds if statement in seconds]
         if not times:
-            print(f"{statement}: fails here")
+            print(f"{statement}: cannot be imported here")
             continue
         line = f"{statement}: {1e3 * median(times):.0f} ms ({1e3 * min(times):.0f} to {1e3 * max(times):.0f})"
         if ALONE in rounds[0]:

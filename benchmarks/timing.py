@@ -7,18 +7,18 @@ import time
 
 from benchmarks.libraries import Contender
 
-# Calls are repeated for about this many seconds: shorter than the interruptions on a shared machine.
+# Repeat calls for about this many seconds, which is shorter than most interruptions on a shared machine.
 SECONDS = 0.01
 # A contender whose call takes longer than this needs no untimed call first.
 LONG = 0.05
-# Idle OpenMP threads busy-wait for some milliseconds. An update right after torch took a third longer or more.
+# Idle OpenMP threads busy-wait for some milliseconds: an update right after torch took at least a third longer.
 SPINNING = 0.02
 
 
 def time_in_turn(
     contenders: list[Contender], budget: float, fewest: int = 7, most: int = 41
 ) -> dict[str, list[float]]:
-    """Return the seconds of a call of each contender in each round. Every round has a new random order.
+    """Return the seconds per call of each contender in each round. Every round has a new random order.
 
     Args:
         contenders: The contenders.

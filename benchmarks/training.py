@@ -1,6 +1,6 @@
 """Time whole training iterations with Chainer's class and this package's.
 
-torch and optax are left out: they would train networks of their own libraries, and compare networks, not optimizers.
+torch and optax are left out: with networks of their own libraries, this would compare networks instead of optimizers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The effect of a negative n - g^2, in Chainer's class and in this one, on one parameter and on a model's training.
+"""Pictures of a negative n - g^2 in Chainer's class and in this package's: one parameter, and the training of a model.
 
-It also prints when Chainer's class first gives a NaN, for gradients of many sizes.
+The script also prints when Chainer's class first gives a NaN, for gradients of many sizes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CLASSES = {
 
 
 def steady(make, gradient, steps):
-    """Steps parameters from 0 with a constant gradient.
+    """Updates parameters, initially 0, with a constant gradient.
 
     Returns:
-        The computed n - g^2 and the parameters after each step, each an array with a row for each step.
+        The computed n - g^2 and the parameters, each as an array with a row for each step.
     """
     link = chainer.Link()
     with link.init_scope():
@@ -45,7 +45,7 @@ def steady(make, gradient, steps):
 
 
 def draw_gradients(dtype, size, count=4096):
-    """Draws gradients between half a size and the full size."""
+    """Returns random gradients between `size / 2` and `size`."""
     return numpy.random.RandomState(0).uniform(size / 2, size, count).astype(dtype)
 
 
@@ -63,10 +63,10 @@ def survey(dtype, size, steps=1000):
     """Measures the effects of 4096 constant gradients at default settings.
 
     Returns:
-        The first step after which Chainer's class has a NaN, and the share of NaN at the end; the lowest n - g^2, in
-        squared gradients; by how much a step of Chainer's class was larger than with a variance of zero where the
-        computed one was negative; whether this class ended finite; and how far at most n - g^2 was from the exact
-        one, in units of the roundoff times n / (1 - alpha).
+        For Chainer's class, the first step after which there is a NaN, the share of NaN at the end, and the lowest
+        n - g^2 relative to the squared gradient. Then the largest factor by which a negative n - g^2 makes its step
+        larger than a variance of zero would. Whether all results of this package's class are finite. And the largest
+        error of n - g^2, in units of the roundoff times n / (1 - alpha).
     """
     gradients = draw_gradients(dtype, size)
     variances, params = steady(CLASSES[style.CHAINER], gradients, steps)
@@ -81,13 +81,13 @@ def survey(dtype, size, steps=1000):
 
 
 def exact_variance(gradients, steps):
-    """Returns n - g^2 of constant gradients after each step, in extended precision if the platform has it."""
+    """Returns the exact n - g^2 of constant gradients after each step, in extended precision if available."""
     kept = numpy.longdouble(RMSpropGraves().alpha) ** numpy.arange(1, steps + 1)[:, None]
     return gradients.astype("g") ** 2 * kept * (1 - kept)
 
 
 def draw_steady(first=180, last=330):
-    """Draws the first of 4096 parameters that becomes NaN in Chainer's class."""
+    """Draws the parameter that is the first of 4096 to become NaN in Chainer's class."""
     gradients = draw_gradients("float32", 10)
     _, params = steady(CLASSES[style.CHAINER], gradients, last)
     when = numpy.isnan(params).argmax(axis=0)
@@ -128,10 +128,10 @@ def draw_steady(first=180, last=330):
 
 
 def train(make, steps):
-    """Fits a linear model to the diabetes data by the sum of absolute errors.
+    """Fits a linear model to the diabetes data with the sum of absolute errors.
 
     Returns:
-        The mean error after each step, as long as it is finite.
+        The mean absolute error after each step, up to the first that is not finite.
     """
     x, t = load_diabetes(return_X_y=True, scaled=False)
     x = ((x - x.min(axis=0)) / (x.max(axis=0) - x.min(axis=0))).astype("f")

@@ -1,4 +1,4 @@
-"""Pictures of the last benchmark in float32, as wide as a phone. `make bench` measures, and draws more pictures."""
+"""Pictures of the last benchmark in float32, as wide as a phone. `make bench` measures it and draws more pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def draw_time(results):
 
 
 def shares_of_the_floor(results, library):
-    """Returns, for each model, the floor in percent of a library's time, as the median over the rounds."""
+    """Returns the share of the floor that a library reaches on each model, in percent: the median of the rounds."""
     shares = []
     for case in results["cases"]:
         name = report.better_torch(case) if library == "torch" else library

@@ -1,6 +1,6 @@
-"""The common style of the figures: colours for colour-blind readers, and letters that are legible on a phone.
+"""The common style of the figures: colours for colour-blind readers, and text that is legible on a phone.
 
-Every figure is 4.5 inches wide. A phone of 390 pixels shows it 358 pixels wide, with letters of 9 points.
+Every figure is 4.5 inches wide. A phone with 390 pixels shows it 358 pixels wide, with text of 9 points.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Paths of this package's class and Chainer's RMSprop, MomentumSGD and Adam on two surfaces, each at its best rate.
 
-The best rate has the lowest maximum over the last tenth of the steps. The last value alone would be a matter of luck
-for a path that oscillates about the minimum.
+The best rate has the lowest maximum in the last tenth of the steps. If a path oscillates around the minimum, its last
+value alone depends on chance.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SURFACES = {
 
 
 def path(make, rate, surface):
-    """Returns the points of an optimizer in float64 and the values there, which are not finite after divergence."""
+    """Returns an optimizer's points in float64 and their values, which are not finite if the path diverges."""
     point = chainer.Link()
     with point.init_scope():
         point.x, point.y = (chainer.Parameter(numpy.array(at)) for at in surface.start)

@@ -1,7 +1,7 @@
 """Training curves of both examples: this package's class, Chainer's, Adam and SGD, each at the best of several rates.
 
-Every run has the example's own model, data and schedule, and the same initial weights. The runs of one example are
-parallel, one on each core.
+Every run uses the example's model, data and schedule, and the same initial weights. The runs of one example run in
+parallel, one per core.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLASSES = {
     "Adam": chainer.optimizers.Adam,
     "SGD": chainer.optimizers.SGD,
 }
-# Chainer's class has the best rate of ours.
+# Chainer's class uses the best rate of this package's class.
 DIGITS_RATES = {style.OURS: [1e-4, 3e-4, 1e-3], "Adam": [3e-3, 1e-2, 3e-2], "SGD": [0.1, 0.3, 1]}
 TEXT_RATES = {style.OURS: [1e-2, 3e-2, 1e-1], "Adam": [1e-2, 3e-2, 1e-1], "SGD": [3, 10, 30]}
 
@@ -86,9 +86,9 @@ def race(train, rates, loss):
     """Trains with every optimizer at every rate.
 
     Args:
-        train: A function of an optimizer's name and a rate, which returns a log and a hash.
-        rates: The rates of each optimizer. Chainer's class gets the best rate of this package's class.
-        loss: The log's name of the loss whose final value decides which rate is best.
+        train: A function that takes an optimizer's name and a rate, and returns a log and a hash.
+        rates: The rates of each optimizer. Chainer's class uses the best rate of this package's class.
+        loss: The name of a loss in the log. The best rate has the lowest final value.
 
     Returns:
         The results of `train` by optimizer and rate, and the best rate of each optimizer.
@@ -103,7 +103,7 @@ def race(train, rates, loss):
     is_same = runs[chainers][1] == runs[style.OURS, best[style.OURS]][1]
     for name, rate in runs:
         print(f"{name} at {rate:g}: {loss} {_last(runs[name, rate], loss):.4g}{' (best)' * (rate == best[name])}")
-    print(f"Chainer's class has {'the same weights' if is_same else 'OTHER WEIGHTS'}")
+    print(f"Chainer's class ends with {'the same weights' if is_same else 'DIFFERENT WEIGHTS'}")
     return runs, best
 
 
@@ -113,7 +113,7 @@ def _last(run, key):
 
 
 def draw(runs, best, quantities):
-    """Draws a panel for each quantity, which has a label, limits, and a function of a log entry."""
+    """Draws a panel for each quantity: `quantities` maps its label to a function of a log entry, and axis limits."""
     figure, panels = style.panels(len(quantities), 2.5 * len(quantities) + 1.5, sharex=True)
     for panel, (label, (compute, limits)) in zip(panels, quantities.items()):
         for (name, rate), (log, _) in sorted(runs.items(), key=lambda run: list(CLASSES).index(run[0][0])):

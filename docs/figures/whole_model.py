@@ -1,4 +1,4 @@
-"""The step of a whole model: the contents of the plan after an update, and the spans that two threads share."""
+"""Picture of the update of a whole model: the contents of the plan, and the spans that two threads share."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def observe(n_characters=96, n_units=440):
 
 
 def draw(rows, spans):
-    """Draws the parameters with their entries in the plan, and below them the spans of all elements in a row."""
+    """Draws the parameters with their entries in the table, and below them the spans of all elements."""
     figure, (panel,) = style.panels(1, 5.8)
     height = len(rows) + 6.2
     panel.set(xlim=(0, 45), ylim=(height, -1.6))
@@ -69,7 +69,7 @@ def draw(rows, spans):
             panel.add_patch(Rectangle((29.9 + 3.1 * column, row + 0.15), 2.3, 0.7, linewidth=1.5, **color))
     notes = {
         "filled: an address that the table keeps": "black",
-        "open: looked up at each step": style.RED,
+        "open: looked up at each update": style.RED,
         "Chainer's path: its rule has a hook": style.RED,
     }
     for line, (note, color) in enumerate(notes.items()):
@@ -77,7 +77,7 @@ def draw(rows, spans):
 
     top = len(rows) + 3.6
     size = max(bounds[1] for *_, bounds in rows if bounds)
-    panel.text(0, top - 0.25, f"{size:,} elements in one walk")
+    panel.text(0, top - 0.25, f"{size:,} elements in one loop")
     for row, (_, _, bounds) in enumerate(rows):
         if bounds:
             begin, end = (45 * bound / size for bound in bounds)
