@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pickle
+import re
 import sys
 import typing
 from importlib import metadata
@@ -61,18 +62,33 @@ def test_type_hints_of_a_public_object_can_be_evaluated(name):
             assert typing.get_type_hints(method)["return"] is type(None)
 
 
-def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests():
-    """pip installs the built wheel."""
+@pytest.fixture
+def distribution():
+    """Return the installed distribution."""
     try:
         distribution = metadata.distribution("rmsprop-graves")
     except metadata.PackageNotFoundError:
         pytest.skip("the package is not installed, as by make test, but found through PYTHONPATH")
     if '"editable": true' in (distribution.read_text("direct_url.json") or ""):
         pytest.skip("an editable installation has no files of the package")
+    return distribution
+
+
+def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests(distribution):
+    """pip installs the built wheel."""
     assert distribution.version == rmsprop_graves.__version__
     files = {str(file) for file in distribution.files}
     assert "rmsprop_graves/py.typed" in files
     assert {file.partition("/")[0] for file in files if ".dist-info" not in file} == {"rmsprop_graves"}
+
+
+def test_the_description_for_a_package_index_needs_no_files_of_the_repository(distribution):
+    """The README links such files, and shows a picture."""
+    description = distribution.metadata.get_payload()
+    links = re.findall(r"\]\((.*?)\)", description)
+    assert "https://arxiv.org/abs/1308.0850" in links
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert "<img" not in description
 
 
 def test_the_kernels_are_an_attribute_of_the_package():
