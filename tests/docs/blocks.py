@@ -18,7 +18,7 @@ PAGES = {
 }
 PROMPT = re.compile(r">>> |\.\.\.(?: |$)|[$>] ")
 BLOCK = re.compile(
-    r"(?:^ *%(?P<comment>[^\n]*)\n\s*)?"
+    r"(?:^ *(?:%|<!--)(?P<comment>[^\n]*?)(?: -->)?\n\s*)?"
     r"^(?P<indent> *)(?P<fence>```+) *\{?(?P<language>[\w-]+)\}?[^\n]*\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
     re.M | re.S,
 )
