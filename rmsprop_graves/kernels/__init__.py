@@ -4,12 +4,12 @@ Every kernel has the function ``step(param, grad, n, g, delta, *, lr, alpha, mom
 does not depend on Chainer.
 
 All kernels are bit-identical, on a CPU and on a GPU. On a CPU the kernel compiled by Numba is used if Numba is
-installed, otherwise the NumPy kernel.
-:func:`on_cpu` returns it; the environment variable ``RMSPROP_GRAVES_CPU_KERNEL`` or :func:`use_on_cpu` chooses one.
+installed, otherwise the NumPy kernel. :func:`on_cpu` returns the kernel in use. To choose one, set the environment
+variable ``RMSPROP_GRAVES_CPU_KERNEL`` or call :func:`use_on_cpu`.
 
 With Numba, large parameters and models are divided among threads: one for each core that the process may use, or
 ``OMP_NUM_THREADS`` if that is fewer. :func:`get_num_threads` returns the number and :func:`set_num_threads` sets it.
-The bits do not depend on it.
+The results are bit-identical for any number.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ def _best() -> ModuleType:
     try:
         return _kernel("numba")
     except Exception as error:
-        # Numba is optional: warn only if it is installed and does not work, with too new a NumPy for example.
+        # Numba is optional: warn only if it is installed but does not work, for example with a NumPy that is too new.
         if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
             warnings.warn(
                 f"Numba cannot be used ({type(error).__name__}: {error}). "
-                "The update goes on with NumPy alone, to the same bits, but slower.",
+                "Updates use NumPy alone: bit-identical, but slower.",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""Why a step cannot write an array in place."""
+"""Checks that a step can write arrays in place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy
 
 
 def are_contiguous(arrays: Iterable[Any]) -> bool:
-    """Whether all arrays, usually CuPy's, are in C order."""
+    """Whether all arrays are in C order. Usually they are CuPy's."""
     try:
         # CuPy's public `flags` takes ten times as long, and a generator longer than a list.
         return all([array._c_contiguous for array in arrays])  # noqa: C419
@@ -17,20 +17,20 @@ def are_contiguous(arrays: Iterable[Any]) -> bool:
 
 
 def are_writable(param: Any, n: Any, g: Any, delta: Any) -> bool:
-    """Whether arrays of one type can be written in place, as nearly all can: contiguous ones without a fault."""
+    """Whether arrays of one type are contiguous and writable: a fast check, which nearly all arrays pass."""
     if type(param) is not numpy.ndarray:
         return not isinstance(param, numpy.ndarray) and are_contiguous((param, n, g, delta))
     # Faster than a loop.
     if param.flags.carray and n.flags.carray and g.flags.carray and delta.flags.carray:
         return True
-    # NumPy's `farray` is true of arrays in neither order.
+    # NumPy's `farray` is also true for arrays in neither order.
     return all(array.flags.forc and array.flags.writeable for array in (param, n, g, delta))
 
 
 def fault_of(array: Any) -> str | None:
-    """Why an array of NumPy or CuPy cannot be written in place, as "is read-only" for example; None if it can be."""
+    """Returns why a NumPy or CuPy array cannot be written in place, such as "is read-only"; None if it can be."""
     flags = array.flags
-    # A view of itself, such as a broadcast one, holds several elements in the same memory.
+    # In a broadcast array, for example, several elements share memory.
     if not flags.forc and _overlaps_itself(array):
         return "has elements that share memory, as in a broadcast view"
     # CuPy's arrays have no such flag.

@@ -1,4 +1,4 @@
-"""Changes of gradients in place, as Chainer's elementwise hooks make them, and their NumPy kernel."""
+"""In-place changes of gradients, as Chainer's elementwise hooks make them, and the NumPy kernel for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy
 
 from rmsprop_graves.kernels import memory
 
-# What becomes of a gradient g beside its parameter p: g + a p; g + a sign(p); g between a and b; a g.
+# The new value of a gradient g with parameter p: g + a p; g + a sign(p); g clipped to [a, b]; a g.
 ADD, SIGN, CLIP, SCALE = range(4)
 
 DTYPES = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
@@ -22,7 +22,7 @@ class Change(NamedTuple):
 
     Args:
         kind: `ADD`, `SIGN`, `CLIP` or `SCALE`.
-        numbers: a and b; a row for each parameter, or one row for all. b belongs to `CLIP`.
+        numbers: a and b; a row for each parameter, or one row for all. Only `CLIP` uses b.
     """
 
     kind: int
@@ -30,17 +30,17 @@ class Change(NamedTuple):
 
 
 def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: list[Change]) -> bool:
-    """Makes the changes in order, with the bits of Chainer's hooks.
+    """Makes the changes in order, bit-identical to Chainer's hooks.
 
     Args:
         params: The parameters, of one dtype.
         grads: The gradient of each.
-        changes: What to do.
+        changes: The changes to make.
 
     Returns:
-        Whether it was done. It is not if an array is not contiguous or not of the common dtype, float32 or float64, or
-        if a gradient is read-only, has another shape than its parameter or shares memory with another array; then
-        nothing has changed.
+        Whether the changes were made. Nothing is changed if an array is not contiguous or not of the common dtype,
+        float32 or float64, or if a gradient is read-only, has another shape than its parameter or shares memory with
+        another array.
     """
     dtype = params[0].dtype
     if dtype not in DTYPES or not all(map(_fit, params, grads, repeat(dtype))) or _overlap(params, grads):
@@ -64,7 +64,7 @@ def _overlap(params: list[Any], grads: list[Any]) -> bool:
     are_alone = all(array.base is None for array in (*params, *grads))
     if are_alone and len({*map(id, grads)} - {*map(id, params)}) == len(grads):
         return False
-    # This takes a microsecond for each array.
+    # Reading the addresses takes a microsecond for each array.
     nbytes = numpy.array([grad.nbytes for grad in grads])
     addresses = [numpy.array([array.ctypes.data for array in arrays]) for arrays in (grads, params)]
     return memory.overlap(addresses[0], addresses[1], nbytes)
@@ -82,7 +82,7 @@ def _change_block(kind: int, param: Any, grad: Any, a: Any, b: Any) -> None:
 def add(array: Any, by: Any) -> None:
     """Adds to an array in place, with the same bits for any number of elements."""
     if array.size == 1:
-        # Before NumPy 1.25 this addition in place is a sum that starts at 0, so the sum of two -0 would be 0.
+        # Before NumPy 1.25, adding to one element in place is a sum that starts at 0, so -0 + -0 would give 0.
         array[...] = array + by
     else:
         array += by

@@ -136,7 +136,7 @@ struct Launch {
     unsigned first;
     unsigned char set[%(rows)d];
 };
-static_assert(sizeof(Launch) == %(launch_bytes)d, "the host lays it out in another way");
+static_assert(sizeof(Launch) == %(launch_bytes)d, "launch_layout on the host differs from this struct");
 
 struct alignas(16) Vector {
     T lane[LANES];
@@ -228,7 +228,7 @@ def table_source(char: str) -> str:
         "stored": stored,
         "preamble": _preamble(computed),
         "threads": THREADS,
-        # float16 unrolls eight elements: without a limit it would take 80 registers, and three blocks would fit.
+        # Unrolled for eight float16 elements, a thread would take 80 registers, and only three blocks would fit.
         "bounds": f"{THREADS}, 4" if char == "e" else THREADS,
         "chunk_bytes": CHUNK_BYTES,
         "width": len(NAMES),
@@ -242,7 +242,7 @@ def table_source(char: str) -> str:
 
 
 def launch_layout(char: str) -> numpy.dtype:
-    """The structured dtype of the only argument of a table's kernel, the struct ``Launch`` in its text.
+    """The structured dtype of the only argument of a table's kernel, the struct ``Launch`` of its source.
 
     Args:
         char: The dtype's character, a key of :data:`TYPES`.

@@ -15,7 +15,7 @@ from rmsprop_graves.kernels.arrays import are_contiguous, refuse_unfit
 from rmsprop_graves.kernels.changes import Change
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
-# The oldest major version that passes a structure to a kernel by value.
+# The oldest major version of CuPy that passes a structure to a kernel by value.
 OLDEST = 12
 # CUDA's handle of the calling thread's default stream.
 _PER_THREAD = 2
@@ -24,7 +24,7 @@ _PER_THREAD = 2
 def step(
     param: Any, grad: Any, n: Any, g: Any, delta: Any, *, lr: float, alpha: float, momentum: float, eps: float
 ) -> None:
-    """Steps one parameter in place: writes param, n, g and delta, with the bits of the NumPy kernel.
+    """Steps one parameter in place: writes param, n, g and delta, bit-identical to the NumPy kernel.
 
     Runs asynchronously on the current stream of the current device. Arrays may have any memory layout. float16 is
     computed in float32 and rounded once when stored; float32 and float64 are computed in their own dtype.
@@ -48,7 +48,7 @@ def step(
     types = cuda.TYPES.get(param.dtype.char)
     if types is None:
         raise TypeError(f"param must be of {', '.join(cuda.DTYPES)}, got {param.dtype}")
-    # CuPy itself refuses states of other shapes before it launches a kernel, but broadcasts a gradient.
+    # CuPy itself refuses states of another shape before it launches a kernel, but it broadcasts a gradient.
     if not (
         param.dtype == n.dtype == g.dtype == delta.dtype
         and param.shape == grad.shape
@@ -93,7 +93,7 @@ class Table(_table.Table):
         launch = numpy.zeros(1, cuda.launch_layout(dtype.char))
         launch["rows"] = self._on_device.data.ptr
         self._chunks_at = self._on_device.data.ptr + rows.nbytes
-        # The fields that change, and the argument as raw bytes: CuPy packs them five times as fast as a structure.
+        # The fields that change, and the argument as raw bytes, which CuPy packs five times as fast as a structure.
         self._fields = {name: launch[name] for name in ("chunks", "first")}
         self._fields.update({name: launch[name][0] for name in ("grads", "hyperparameters", "set")})
         self._packed: Any = None
@@ -119,7 +119,7 @@ class Table(_table.Table):
 
     def _is_as_it_was(self) -> bool:
         # On another stream a launch could run before the addresses are copied, or after their memory is reused.
-        # Of a CuPy array only the shape can change in place.
+        # Only the shape of a CuPy array can change in place.
         return self._stream == _stream() and all(
             [array.shape for array in column] == self._shapes for column in self._columns
         )
@@ -178,7 +178,7 @@ def _addresses(arrays: list[Any]) -> numpy.ndarray:
 
 
 def _stream() -> tuple[int, int]:
-    """The current stream's handle and, as per-thread default streams all have the same handle, their thread."""
+    """The current stream's handle, and the thread if it is a per-thread default stream: these share one handle."""
     address = load_cupy().cuda.get_current_stream().ptr
     return address, threading.get_ident() if address == _PER_THREAD else 0
 

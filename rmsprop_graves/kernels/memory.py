@@ -9,8 +9,8 @@ class Memory:
     """The memory of arrays, to find overlaps.
 
     Args:
-        addresses: Where each array begins; a row for each kind of array, a column for each parameter.
-        nbytes: For each parameter the size of one array in bytes.
+        addresses: The address of each array; a row for each kind of array, a column for each parameter.
+        nbytes: The size of one array of each parameter, in bytes.
     """
 
     def __init__(self, addresses: numpy.ndarray, nbytes: numpy.ndarray) -> None:
@@ -22,7 +22,7 @@ class Memory:
         self.overlaps = bool((self._begins[1:-1] < self._ends[:-1]).any())
 
     def includes(self, addresses: numpy.ndarray, nbytes: numpy.ndarray) -> bool:
-        """Whether an array of this address and size overlaps the memory."""
+        """Whether any array with one of these addresses and sizes overlaps the memory."""
         following = numpy.searchsorted(self._ends, addresses, side="right")
         return bool((self._begins[following] < addresses + nbytes).any())
 
@@ -31,9 +31,9 @@ def overlap(written: numpy.ndarray, read: numpy.ndarray, nbytes: numpy.ndarray) 
     """Whether a written array overlaps any other array.
 
     Args:
-        written: Where each array that is written begins.
-        read: Where each array that is only read begins.
-        nbytes: The size of each in bytes.
+        written: The address of each array that is written.
+        read: The address of each array that is only read.
+        nbytes: The size of each, in bytes.
     """
     memory = Memory(written[None], nbytes)
     return memory.overlaps or memory.includes(read, nbytes)

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, starmap
 from typing import Any, Iterable, Sequence
 
-# Before Numba, because both import SciPy, but from different ends: in two threads at once, one would fail.
+# Before Numba: both import SciPy's modules, in different orders, and in two threads at once one import would fail.
 import chainer  # noqa: F401
 import numba
 import numpy
@@ -38,7 +38,7 @@ def step(
     momentum: float,
     eps: float,
 ) -> None:
-    """Steps one parameter in place: writes param, n, g and delta, with the bits of the NumPy kernel.
+    """Steps one parameter in place: writes param, n, g and delta, bit-identical to the NumPy kernel.
 
     Contiguous float32 and float64 arrays in native byte order are stepped in one compiled pass, which does not warn
     of overflow. The NumPy kernel steps all others, also float16, which Numba cannot compile for a CPU. Importing this
@@ -72,7 +72,7 @@ def step(
     addresses = numpy.array([[array.ctypes.data] for array in (param, n, g, delta, grad)])
     one = numpy.zeros(1, numpy.intp)
     bounds, like = numpy.array([0, param.size]), param.ravel()[:0]
-    _divide(addresses[:4], addresses[4], bounds, hyperparameters[None], one, (), like)
+    _step_on_threads(addresses[:4], addresses[4], bounds, hyperparameters[None], one, (), like)
 
 
 class Table(_table.Table):
@@ -110,7 +110,7 @@ class Table(_table.Table):
         return addresses
 
     def can_change(self, addresses: numpy.ndarray, grads: list[Any]) -> bool:
-        """Whether the step can change these gradients, which it has located and not replaced by copies."""
+        """Whether the step can change these gradients in place. None of them may be a copy made by :meth:`locate`."""
         are_writable = self._look(_objects(grads), _WRITABLE)[0].all()
         return are_writable and not memory.Memory(addresses[None], self._nbytes).overlaps
 
@@ -127,20 +127,20 @@ class Table(_table.Table):
         changes: Sequence[Change],
         then: Iterable[object],
     ) -> None:
-        _divide(self._addresses, grads, self._bounds, sets, set_of, changes, self._like, then)
+        _step_on_threads(self._addresses, grads, self._bounds, sets, set_of, changes, self._like, then)
 
 
 def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Sequence[Change]) -> bool:
-    """Makes the changes in order, all in one compiled pass, with the bits of Chainer's hooks.
+    """Makes the changes in order, all in one compiled pass, bit-identical to Chainer's hooks.
 
     Args:
         params: The parameters, of one dtype.
         grads: The gradient of each.
-        changes: What to do.
+        changes: The changes to make.
 
     Returns:
-        Whether it was done. It is not if an array is not contiguous or not of the common dtype, or if a gradient is
-        read-only, has another shape than its parameter or shares memory with another array; then nothing has changed.
+        Whether the changes were made. Nothing is changed if an array is not contiguous or not of the common dtype, or
+        if a gradient is read-only, has another shape than its parameter or shares memory with another array.
     """
     count, dtype = len(params), params[0].dtype
     if dtype.char not in Table.CHARS:
@@ -157,11 +157,11 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Seq
         return False
     bounds, set_of = numpy.cumsum([0, *sizes]), numpy.zeros(count, numpy.intp)
     no_sets, like = numpy.empty((0, len(NAMES) + 1)), numpy.empty(0, dtype)
-    _divide(numpy.repeat(rows[:1], 4, axis=0), rows[1].copy(), bounds, no_sets, set_of, changes, like)
+    _step_on_threads(numpy.repeat(rows[:1], 4, axis=0), rows[1].copy(), bounds, no_sets, set_of, changes, like)
     return True
 
 
-def _divide(
+def _step_on_threads(
     addresses: numpy.ndarray,
     grads: numpy.ndarray,
     bounds: numpy.ndarray,
@@ -171,12 +171,11 @@ def _divide(
     like: numpy.ndarray,
     then: Iterable[object] = (),
 ) -> None:
-    """Changes the gradients and steps all elements, on several threads if that pays, and runs through `then`.
+    """Changes the gradients, steps all elements, on several threads if that is faster, and consumes `then`.
 
-    Without sets of hyperparameters it makes no step.
+    If there are no sets of hyperparameters, it makes no step.
 
-    A signal handler, such as the one that raises KeyboardInterrupt at Ctrl-C, runs before anything is written or after
-    everything is.
+    A signal handler, such as the one that raises KeyboardInterrupt at Ctrl-C, runs before or after all writes.
     """
     size = int(bounds[-1])
     count = threads.count_for(size)
@@ -187,7 +186,7 @@ def _divide(
         numbers = numpy.array([numpy.broadcast_to(one.numbers, (len(grads), 2)) for one in changes])
     work = partial(_walk, _closed_job(), spans, addresses, grads, bounds, sets, set_of, kinds, numbers, like, *_PAUSES)
     threads.ask_for_help(partial(work, False), count - 1)
-    # Python handles signals between bytecodes, and this is one call of C functions.
+    # Python handles signals between bytecodes, and this is a single call of C functions.
     deque(chain(starmap(work, [(True,)]), then), maxlen=0)
 
 
@@ -195,19 +194,19 @@ _NO_CHANGES = numpy.empty(0, numpy.intp), numpy.empty((0, 0, 2))
 
 
 def _objects(arrays: list[Any]) -> numpy.ndarray:
-    """An object array of the arrays. Its memory holds the addresses of the array objects."""
+    """Returns an object array of the arrays. Its memory holds the addresses of the array objects."""
     # The None keeps NumPy from stacking the arrays. A list of `id`s would take ten times as long while an audit hook
     # is set, and filelock, which Chainer imports, sets one.
     return numpy.array([None, *arrays], object)[1:]
 
 
 def _fit(*arrays: numpy.ndarray) -> bool:
-    """Whether the compiled loop can step the arrays: one shape, one of its dtypes, contiguous and writable."""
+    """Whether the compiled loop can step the arrays: of one shape and supported dtype, contiguous and writable."""
     dtype, shape = arrays[0].dtype, arrays[0].shape
     if dtype not in _DTYPES:
         return False
     for array in arrays:
-        # A subclass, such as a masked array, may need more than its elements.
+        # A subclass, such as a masked array, may hold more than its elements.
         if type(array) is not numpy.ndarray or array.dtype != dtype or array.shape != shape or not array.flags.carray:
             return False
     return True
@@ -231,7 +230,9 @@ def _can_cache() -> bool:
         Cache(_fit)
     except Exception as error:
         warnings.warn(
-            f"{error}. {_COMPILED_ANEW}; NUMBA_CACHE_DIR may name a folder for it.", RuntimeWarning, stacklevel=2
+            f"{error}. {_COMPILED_ANEW}; set NUMBA_CACHE_DIR to a folder that can be written.",
+            RuntimeWarning,
+            stacklevel=2,
         )
         return False
     return True
@@ -290,7 +291,7 @@ def _step_elements(param: Any, grad: Any, n: Any, g: Any, delta: Any, hyperparam
 
 @_compiled
 def _change_elements(kind: Any, param: Any, grad: Any, numbers: Any) -> None:
-    """Makes one change of `changes.change`. Each kind is a loop of its own, so that it is compiled to vectors."""
+    """Makes one change. Each kind has a loop of its own, so that the compiler can vectorize it."""
     real = grad.dtype.type
     a, b = real(numbers[0]), real(numbers[1])
     if kind == ADD:
@@ -321,7 +322,7 @@ def _pointer(context: Any, address: Any, like: Any) -> Any:
 
 
 # Offsets of the fields of an array object. NumPy's headers declare this struct but deprecate direct access, and may
-# hide it one day: `_prove` refuses a NumPy with another layout. The public `array.ctypes.data` takes a microsecond for
+# hide it one day; `_prove` refuses a NumPy with another layout. The public `array.ctypes.data` takes a microsecond for
 # each array, as long as the whole step of a small parameter.
 _DATA = object.__basicsize__
 _TYPE, _NDIM, _SHAPE, _DTYPE, _FLAGS = _DATA - 8, _DATA + 8, _DATA + 16, _DATA + 40, _DATA + 48
@@ -343,7 +344,7 @@ def _add(context: Any, address: Any, number: Any) -> Any:
 
 @intrinsic
 def _call(context: Any, address: Any) -> Any:
-    """Calls the C function at an address. Its argument is 1; a function without parameters ignores it."""
+    """Calls the C function at an address with the argument 1, which a function without parameters ignores."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         int_type = context.get_value_type(numba.types.intc)
@@ -372,10 +373,10 @@ def _load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 
 @_compiled
 def _look(objects: Any, count: Any, params: Any, sizes: Any, array_type: Any, flags: Any) -> Any:
-    """Reads the addresses of the data and the dtypes of arrays. Array k belongs to parameter k modulo their number.
+    """Reads the addresses of each array's data and dtype object. Array k belongs to parameter k % len(sizes).
 
-    Returns two rows: the address of each array's data and of its dtype object. Both are 0 if the array is not a plain
-    `numpy.ndarray`, lacks one of the flags, or has not its parameter's shape and recorded size.
+    Returns a row of data addresses and a row of dtype addresses. Both addresses are 0 if the array is not a plain
+    `numpy.ndarray`, lacks one of the flags, or differs from its parameter's shape or recorded size.
     """
     seen = numpy.zeros((2, count), numpy.intp)
     for place in range(count):
@@ -439,9 +440,9 @@ def _walk_span(
 # A job: two words in different cache lines, changed atomically. The first is the number of the next span that a thread
 # may take, or -1 while the job is closed; the second is the number of spans that are finished.
 _NEXT, _FINISHED = 0, 16
-# Elements of a gradient to which all changes are made before the step, while they lie in the first-level cache.
+# Elements of a gradient that are changed and then stepped while they are in the first-level cache.
 _BLOCK = 1 << 11
-# How often a thread gives up its turn before it loses patience: about a millisecond.
+# How often a waiting thread yields before a helper gives up and the caller sleeps: about a millisecond.
 _PATIENCE = 1000
 
 
@@ -454,7 +455,7 @@ def _closed_job() -> numpy.ndarray:
 def _addresses_of_pauses() -> tuple[int, int]:
     """The addresses of two functions of the operating system: let other threads run; sleep for the shortest time.
 
-    They are arguments of the compiled code, because its cache serves other processes.
+    The compiled code takes them as arguments, because it is cached for other processes, which have other addresses.
     """
     if os.name == "nt":
         library, names = ctypes.CDLL("kernel32"), ("SwitchToThread", "Sleep")
@@ -483,10 +484,10 @@ def _walk(
     sleep: Any,
     is_caller: Any,
 ) -> None:
-    """Steps spans until none is left. The caller of the step opens the job, and waits until all are finished.
+    """Steps spans until none is left. The caller of the step opens the job, and waits until all spans are finished.
 
-    A helper always finishes the span that it has taken, because nothing in here waits for Python. So the caller's wait
-    ends. A helper does not wait long for a job to open: an interrupt may have ended its caller before.
+    The caller's wait always ends: a helper finishes the span that it has taken, because nothing here waits for Python.
+    A helper does not wait long for a job to open, because an interrupt may have ended the caller before that.
     """
     count = len(spans) - 1
     next_span, finished = job[_NEXT:].ctypes.data, job[_FINISHED:].ctypes.data
@@ -507,13 +508,13 @@ def _walk(
     if is_caller:
         tries = 0
         while _add(finished, 0) < count:
-            # A thread of a higher priority that only gave way could keep a helper from its core for ever.
+            # If a caller of higher priority only yielded, it could keep a helper off its core for ever.
             _call(give_way if tries < _PATIENCE else sleep)
             tries += 1
 
 
 def _prove() -> None:
-    """Compiles and checks the code at import, so that no update fails halfway."""
+    """Compiles the code, and checks that it reads array objects correctly, so that no update fails halfway."""
     for dtype in _DTYPES:
         columns = [[numpy.ones((2, 3), dtype) for _ in range(4)] for _ in range(4)]
         grads = [numpy.ones((2, 3), dtype), numpy.ones((3, 2), dtype).T, numpy.ones(6, dtype), None]
@@ -522,7 +523,7 @@ def _prove() -> None:
         proof = Table(*columns)
         expected = [array.ctypes.data if array.flags.writeable else 0 for array in all_arrays]
         if proof._seen[0].tolist() != expected or proof._look(_objects(grads), _READABLE)[0, 1:].any():
-            raise ImportError("this NumPy keeps its arrays in another form than NumPy 1 and 2")
+            raise ImportError("this NumPy lays out its array objects differently from NumPy 1 and 2")
         proof = Table(*(column[:1] for column in columns))
         addresses = proof.locate(grads[:1])
         assert addresses is not None
@@ -535,12 +536,12 @@ def _prove_numbers() -> None:
         numbers = [numpy.sin(numpy.arange(203, dtype=dtype) * k) for k in (1, 2, 3, 4, 5)]
         numbers[1][:3] = 0, numpy.finfo(dtype).tiny / 8, -1e5
         arrays, expected = [list(map(numpy.copy, numbers)) for _ in range(2)]
-        # A program may have made NumPy raise an error where a number underflows.
+        # A program may have set NumPy to raise an error on underflow.
         with numpy.errstate(all="ignore"):
             for kernel_step, five in ((step, arrays), (numpy_kernel.step, expected)):
                 kernel_step(*five, lr=0.1, alpha=0.95, momentum=0.9, eps=1e-4)
         if any(array.tobytes() != other.tobytes() for array, other in zip(arrays, expected)):
-            raise ImportError("the compiled update gives other numbers than NumPy")
+            raise ImportError("the compiled update gives different results from NumPy")
 
 
 def _prove_all() -> None:
@@ -553,7 +554,7 @@ try:
 except Exception as error:
     if not _CACHE:
         raise
-    # The cause may be Numba's cache: a damaged file, a full disk. Numba passes errors of loading and saving on.
+    # The cause may be Numba's cache: a damaged file or a full disk. Numba does not catch these errors.
     _folder = _dispatchers[0].stats.cache_path
     try:
         for _dispatcher in _dispatchers:
@@ -565,7 +566,7 @@ except Exception as error:
         raise error from None
     warnings.warn(
         f"Numba's cache in {_folder} cannot be used ({type(error).__name__}: {error}). {_COMPILED_ANEW}. "
-        "Delete that folder, make room on its disk, or let NUMBA_CACHE_DIR name another one.",
+        "Delete that folder, make room on its disk, or set NUMBA_CACHE_DIR to another one.",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -23,11 +23,11 @@ class _WithChecksum(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class Cache(FunctionCache):  # type: ignore[misc]
-    """The cache of one function, in place of the one that Numba gives it.
+    """The cache of one function. It replaces the one that Numba gives the function.
 
     Raises:
         RuntimeError: Numba finds no folder for the cache.
-        ValueError: While it loads: the file is damaged.
+        ValueError: Loading found that a file is damaged.
     """
 
     _impl_class = _WithChecksum

@@ -14,8 +14,8 @@ from rmsprop_graves.kernels.changes import add, change  # noqa: F401 (`change` i
 from rmsprop_graves.kernels.hyperparameters import floats_of
 
 # Elements of a block. In float32, five arrays and two temporaries of this length fit into 2 MiB of cache, and the
-# overhead of about twenty NumPy calls is a twentieth of the arithmetic. Half of it loses more time on calls than a
-# smaller cache gains.
+# overhead of about twenty NumPy calls is a twentieth of the arithmetic. With half the length, calls would lose more
+# time than the cache gains.
 BLOCK = 1 << 16
 _FIVE_DOUBLES = struct.Struct("5d")
 # The iterator copies a gradient that overlaps a written array, unless both are traversed in the same order.
@@ -76,7 +76,7 @@ def step(
     computed = numpy.dtype(numpy.float32) if is_half else dtype.newbyteorder("=")
     if param.size == 0:
         return
-    # As bytes, because 0.0 equals -0.0 but gives other results.
+    # The cache compares bytes, because 0.0 equals -0.0 but gives other results.
     rates = _rates(_FIVE_DOUBLES.pack(*floats_of(lr, alpha, momentum, eps)), computed)
     if param.size <= BLOCK and is_uniform and not is_half and not may_overlap(grad, param, n, g, delta):
         _step_block(rates, param, grad, n, g, delta)
@@ -96,7 +96,7 @@ def step(
 
 @functools.lru_cache(maxsize=64)
 def _rates(hyperparameters: bytes, dtype: numpy.dtype) -> Any:
-    """Returns -lr, alpha, 1 - alpha, momentum and eps as arrays of a dtype, and three facts that follow from them.
+    """Returns -lr, alpha, 1 - alpha, momentum and eps as arrays of a dtype, and three conditions on them.
 
     A Python number as an operand takes as long to convert as a small array takes to multiply. A NumPy scalar would
     make NumPy 2 compute in the scalar's dtype.
@@ -104,8 +104,8 @@ def _rates(hyperparameters: bytes, dtype: numpy.dtype) -> Any:
     lr, *others = _FIVE_DOUBLES.unpack(hyperparameters)
     arrays = [numpy.array(value, dtype) for value in (-lr, *others)]
     neg_lr, alpha, one_minus_alpha, momentum, eps = map(float, arrays)
-    # Then |lr grad / sqrt(v + eps)| is at most about |grad| / 2 for a finite gradient, and NaN for an infinite one,
-    # which makes n and v infinite too.
+    # If so, |lr grad / sqrt(v + eps)| is at most about |grad| / 2 for a finite gradient. For an infinite one, n and v
+    # are infinite too and the step is NaN.
     is_step_bounded = one_minus_alpha > 0 and 2 * abs(neg_lr) <= math.sqrt(eps)
     return (*arrays, alpha == 0, momentum == 0, is_step_bounded)
 
@@ -120,7 +120,7 @@ def _step_block(rates: Any, param: Any, grad: Any, n: Any, g: Any, delta: Any) -
     add(n, t)
 
     v = g * g
-    # A reduction takes half the time of a minimum or maximum of two arrays, which is rarely needed.
+    # A reduction takes half the time of a minimum or maximum of two arrays, which is rarely necessary.
     if not numpy.maximum.reduce(n, None) < math.inf:
         # g^2 may overflow where n has overflowed, and infinity minus infinity would be NaN.
         numpy.minimum(v, _filled(v, _largest(v.dtype)), out=v)
@@ -154,7 +154,7 @@ def _decay(state: Any, rate: Any, is_zero: bool) -> None:
 
 
 def _filled(like: Any, value: Any) -> Any:
-    """Returns an array of one value. NumPy has no fast loop for the maximum of an array and a scalar."""
+    """Returns an array filled with a value: NumPy has no fast loop for the maximum of an array and a scalar."""
     return _block_of(value, like.dtype)[: like.size].reshape(like.shape)
 
 

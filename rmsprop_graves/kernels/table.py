@@ -17,15 +17,15 @@ Hyperparameters = Tuple[float, ...]
 
 
 class Table:
-    """Parameters of one dtype and their states, stepped all at once with the bits of the kernel's ``step``.
+    """Parameters of one dtype and their states, stepped all at once and bit-identical to the kernel's ``step``.
 
-    A subclass for each array library finds the addresses of arrays and runs the compiled loop.
+    Each array library has a subclass, which finds the addresses of arrays and runs the compiled loop.
 
     Args:
         params: The arrays of the parameters; at least one.
-        ns: For each parameter the running mean of the squared gradient.
-        gs: For each parameter the running mean of the gradient.
-        deltas: For each parameter the last step.
+        ns: The running mean of the squared gradient of each parameter.
+        gs: The running mean of the gradient of each parameter.
+        deltas: The last step of each parameter.
     """
 
     # The characters of the dtypes that the compiled loop supports.
@@ -47,7 +47,7 @@ class Table:
                 self._addresses = None
 
     def holds(self, params: list[Any], ns: list[Any], gs: list[Any], deltas: list[Any]) -> bool:
-        """Whether the table was made of these very array objects, and they have not changed in place since."""
+        """Whether the table was made from these array objects, and none of them has changed in place since."""
         return (
             len(params) == len(self._sizes)
             and all(all(map(operator.is_, *columns)) for columns in zip(self._columns, (params, ns, gs, deltas)))
@@ -84,21 +84,21 @@ class Table:
             grads: The addresses that :meth:`locate` returned.
             hyperparameters: lr, alpha, momentum and eps of each parameter.
             changes: Changes of the gradients before the step, if :meth:`can_change` them.
-            then: An iterator that is run through after the step. If it is implemented in C, an interrupt comes on a
-                CPU before the step or after the iterator's end.
+            then: An iterator that is consumed after the step. If it is implemented in C, Ctrl-C takes effect on a CPU
+                before the step or after the end of the iterator, not in between.
         """
         self._step(grads, *_numbered(hyperparameters), changes, then)
 
     def can_change(self, addresses: numpy.ndarray, grads: list[Any]) -> bool:
-        """Whether the step can change these gradients, which it has located and not replaced by copies."""
+        """Whether the step can change these gradients in place. None of them may be a copy made by :meth:`locate`."""
         return False
 
     def writes_to(self, other: Table, grads: numpy.ndarray) -> bool:
-        """Whether a step writes memory of another table's arrays, or of the gradients that it has located."""
+        """Whether a step writes into another table's arrays, or into the gradients that the other one has located."""
         return self._written.includes(numpy.vstack([other._addresses, grads]), other._nbytes)
 
     def _reads_what_is_written(self, array: Any, address: int) -> bool:
-        """Whether an array of any layout lies, even in part, in memory that the step writes.
+        """Whether an array of any layout overlaps memory that the step writes.
 
         Args:
             array: The array.
@@ -129,7 +129,7 @@ class Table:
         changes: Sequence[Change],
         then: Iterable[object],
     ) -> None:
-        """Steps all parameters, then runs through ``then``. Parameter k has the values ``sets[set_of[k]]``."""
+        """Steps all parameters, then consumes ``then``. Parameter k has the values ``sets[set_of[k]]``."""
         raise NotImplementedError
 
 

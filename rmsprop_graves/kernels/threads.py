@@ -14,8 +14,8 @@ from typing import Any, Callable
 
 import numpy
 
-# Elements for which one more thread pays: it starts 15 microseconds late, and in that time another thread steps 50,000
-# float32 elements that are in the cache.
+# Elements that make one more thread worthwhile: it starts 15 microseconds late, and in that time another thread steps
+# 50,000 float32 elements that are in the cache.
 SPAN = 1 << 18
 
 _VARIABLE = "OMP_NUM_THREADS"
@@ -37,7 +37,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Sets the number of threads that step a large parameter or model. The bits do not depend on it.
+    """Sets the number of threads that step a large parameter or model. Results are bit-identical for any number.
 
     Args:
         count: The number of threads, including the one that calls the update; >= 1.
@@ -56,15 +56,15 @@ def set_num_threads(count: int) -> None:
 
 
 def count_for(size: int) -> int:
-    """Returns the number of threads that pay for a number of elements, including the caller; at least 1."""
+    """Returns the number of threads, including the caller, that are worthwhile for `size` elements; at least 1."""
     return max(1, min(get_num_threads(), size // SPAN))
 
 
 def spans(size: int, count: int) -> numpy.ndarray:
     """Divides ``range(size)`` into spans for a number of threads. Returns 0 and the end of each span.
 
-    The first spans are large, to keep their number small; the later ones are smaller. So all threads end at about the
-    same time, even if one starts late or shares its core with another process.
+    The first spans are large, to keep their number small. The later ones are smaller, so that all threads end at about
+    the same time, even if one starts late or shares its core with another process.
     """
     # On an AMD EPYC, a thread takes as long for spans of 2^16 elements as for one long span, 2 % longer for spans of
     # 2^15, and 4 % longer for spans of 2^14.
@@ -88,14 +88,14 @@ def ask_for_help(work: Callable[[], object], count: int) -> None:
 
     Args:
         work: It must always end, without any action of the thread that asks.
-        count: How many threads can help; if 0, nothing happens.
+        count: The number of helpers to ask; if 0, nothing happens.
     """
     global _pool
     if not count:
         return
     pool = _pool
     if pool is None:
-        # Two threads here at once make two pools. The threads of the one that is not kept wait for ever, idle.
+        # Two threads here at once make two pools. One is not kept, and its threads stay idle.
         pool = _pool = _Pool()
     try:
         pool.grow(count)
@@ -120,7 +120,7 @@ class _Pool:
     def grow(self, size: int) -> None:
         missing = size - len(self._started)
         if missing > 0:
-            # One call of C functions: each thread that starts is counted. `Thread.start` waits in Python code.
+            # One call of C functions: Ctrl-C cannot lose a started thread. `Thread.start` waits in Python code.
             arguments = self.works, self._ended
             self._started.extend(map(start_new_thread, repeat(_help, missing), repeat(arguments, missing)))
 
@@ -129,7 +129,7 @@ class _Pool:
         self.works.put(None)
         try:
             while True:
-                # Another thread may fork at the same time, and each end can be waited for only once.
+                # Another thread may fork at the same time; each end can be waited for only once.
                 self._started.pop()
                 self._ended.get()
         except IndexError:
@@ -181,5 +181,5 @@ def _from_environment() -> int | None:
 
 
 if hasattr(os, "register_at_fork"):
-    # Again in the child, because another thread may have made a pool in between.
+    # Forget it in the child too, because another thread may have made a pool in between.
     os.register_at_fork(before=_end_pool, after_in_child=_forget_pool)
