@@ -3,18 +3,17 @@
 #   - the oldest Python, with the oldest NumPy and Numba that support it: the lower bounds in pyproject.toml;
 #   - every other Python, with the newest NumPy and Numba for it: what a user installs today;
 #   - the newest Python once more, with the oldest Chainer: pyproject.toml's other lower bound.
-# MPI is in no row: its tests take minutes, and plain `make test` runs them.
-# The oldest Python and 3.13 run every test. The other rows leave out the pages' examples, the tests of the plan, most
-# random lives and the bits of the kernels; rows between the two, and the row of the oldest Chainer, leave out all tests
-# of the kernels. So all rows together take less than an hour.
-# TESTED=3.11 leaves out that Python's row, unless it runs every test.
-# 3.14 and 3.15 run in a root of Debian sid if the machine lacks them and such a root can be made.
+# No row has MPI: its tests take minutes, and plain `make test` runs them.
+# The oldest Python and 3.13 run every test. So that all rows together take less than an hour, the other Pythons skip
+# the tests in `between` and, unless they run in a chroot, the kernels. The row of the oldest Chainer skips the kernels.
+# TESTED=3.11 skips the row of Python 3.11, unless it runs every test.
+# If the machine lacks 3.14 or 3.15, they run in a chroot of Debian sid, if one can be made.
 set -eu
 cd "$(dirname "$0")/.."
 
 find_python() {
     for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
-        # pyenv puts a shim on the PATH for versions that are not active too; that shim fails.
+        # pyenv also puts shims on the PATH for versions that are not active; those fail.
         if "$candidate" -c '' 2>/dev/null; then
             command -v "$candidate"
             return
@@ -37,7 +36,7 @@ newest_here() {
 }
 
 in_sid() {
-    echo "== Python $1 in a root of Debian sid"
+    echo "== Python $1 in a chroot of Debian sid"
     ./tests/sid.sh true && ./tests/sid.sh make test VENV=".venv-$1" PYTHON="python$1" OPTIONAL=numba \
         PYTEST="${PYTEST:--n auto} $between"
 }
@@ -51,7 +50,7 @@ for version in 3.8 3.9 3.10 3.11 3.12 3.13 3.14 3.15; do
     if [ -z "$python" ]; then
         case $version in
             3.14 | 3.15)
-                # Status 69: the root cannot be made. sid.sh has said why.
+                # Status 69: the chroot cannot be made. sid.sh has printed why.
                 in_sid "$version" || [ $? = 69 ]
                 ;;
             *) echo "== Python $version: not on this machine" ;;

@@ -1,7 +1,7 @@
 #!/bin/sh
-# tests/sid.sh COMMAND [ARGUMENT ...]: runs a command in this folder, with Debian sid as its root: sid has Python 3.14
-# and 3.15, which older systems lack. The first call makes that root in .venv-sid, which takes a minute.
-# It needs root, and debootstrap or apt-get. If the root cannot be made, the script says why and exits with status 69.
+# tests/sid.sh COMMAND [ARGUMENT ...]: runs a command in this folder, in a chroot of Debian sid, which has Python 3.14
+# and 3.15. The first call makes the chroot in .venv-sid, which takes a minute.
+# It needs root, and debootstrap or apt-get. If the chroot cannot be made, it prints why and exits with status 69.
 set -eu
 cd "$(dirname "$0")/.."
 folder=$PWD root=$PWD/.venv-sid
@@ -11,8 +11,8 @@ cannot() {
     exit 69
 }
 
-[ "$(id -u)" = 0 ] || cannot "a root of Debian sid can only be made by root"
-unshare --mount true 2>/dev/null || cannot "this machine allows no mounts of one's own"
+[ "$(id -u)" = 0 ] || cannot "only root can make a chroot of Debian sid"
+unshare --mount true 2>/dev/null || cannot "this machine does not allow private mounts (unshare --mount)"
 if [ ! -e "$root/made" ]; then
     if ! command -v debootstrap >/dev/null; then
         command -v apt-get >/dev/null || cannot "there is neither debootstrap nor apt-get"
@@ -26,7 +26,7 @@ if [ ! -e "$root/made" ]; then
     mv "$root.log" "$root/made"
 fi
 
-# The settings of the machine: host names and pip's index. Its certificates are mounted below.
+# Copies the machine's host names and pip configuration. Its certificates are mounted below.
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 for file in /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" "$HOME/.pip"; do
     if [ -e "$file" ]; then
