@@ -1,9 +1,9 @@
-"""A Chainer trainer that Ctrl-C stops between two steps. A resumed run ends with the same bits.
+"""A Chainer trainer that Ctrl-C stops between two steps. A resumed run gives bit-identical results.
 
-Chainer's snapshots hold the parameters, the optimizer, the schedules and the iterator's order, but neither the state
-of a random generator nor a recurrent state. So after its first step a script must derive random numbers from the
-contents of a snapshot, and its updater must save any other state that lasts from step to step. Like Chainer, this
-module must be imported after rmsprop_graves.
+Chainer's snapshots hold the parameters, the optimizer, the schedules and the iterator's order, but not the state of
+random generators or recurrent links. So after its first step a script must derive random numbers from the contents of
+a snapshot, and its updater must save any other state that lasts from step to step. Like Chainer, this module must be
+imported after rmsprop_graves.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class InterruptibleTrainer(training.Trainer):
         epochs: The epoch after which training stops, counted from the start of the first run.
         out: The folder for snapshots, logs and plots.
         settings: A run resumes only from a snapshot with equal settings; any values that JSON can hold.
-        comm: ChainerMN's communicator, if several ranks train. The first rank saves for all, so the ranks may differ
-            in their data only; every rank loads from the folder.
+        comm: ChainerMN's communicator, if several ranks train. The first rank saves for all, so ranks may differ only
+            in their data; every rank loads from the folder.
         n_retains: The number of snapshots to keep, the newest ones. By default all are kept.
     """
 
@@ -114,7 +114,7 @@ class InterruptibleTrainer(training.Trainer):
 
 @contextlib.contextmanager
 def ranks_end_together():
-    """Makes a rank that fails end the others under MPI, which would otherwise wait for it for ever."""
+    """Makes a failing rank end the others under MPI, which would otherwise wait for it for ever."""
     try:
         yield
     except BaseException as error:
@@ -126,14 +126,14 @@ def ranks_end_together():
 
 
 class _Stop:
-    # It has no state of its own, so a run may resume with more epochs. With fewer it ends at once.
+    # A snapshot does not hold the number of epochs, so a run can resume with more. With fewer it ends at once.
     def __init__(self, epochs, comm):
         self.epochs = epochs
         self.comm = comm
         self.now = False
 
     def __call__(self, trainer):
-        # Ctrl-C may reach only one rank, or each in a different step, and a rank that goes on alone waits for ever.
+        # Ctrl-C may reach only one rank, or each in a different step, and a rank that goes on alone hangs.
         now = self.comm.allreduce_obj(self.now) if self.comm else self.now
         return now or self.is_trained(trainer)
 

@@ -1,12 +1,12 @@
 """Learns to read handwritten digits: a small convolutional network, trained with Graves's RMSprop.
 
-    python train_digits.py                      99 % of the test images, in about half a minute
-    python train_digits.py --resume             goes on after Ctrl-C, to the same bits
+    python train_digits.py                      99 % test accuracy, in about half a minute
+    python train_digits.py --resume             goes on after Ctrl-C, with bit-identical results
     python train_digits.py --optimizer adam     for comparison
     mpiexec -n 2 python train_digits.py --communicator naive
                                                 in two processes, each on its share of the images
 
-The data are scikit-learn's 1,797 images of 8 by 8 pixels. A fifth of them, drawn at random, is only for the test.
+The data are scikit-learn's 1,797 images of 8 by 8 pixels. A random fifth of them is used only for the test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 
-# With one thread the bits do not depend on the number of cores. Arrays this small gain nothing from more.
+# With one thread the results do not depend on the number of cores. More threads would not speed up such small arrays.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rmsprop_graves import RMSpropGraves  # isort: split
@@ -76,14 +76,14 @@ def main():
     parser.add_argument(
         "--communicator",
         choices=["naive", "pure_nccl"],
-        help="train in the processes that mpiexec starts, over this communicator of ChainerMN",
+        help="train in all processes that mpiexec has started, with this communicator of ChainerMN",
     )
     parser.add_argument(
         "--device",
         default="@numpy",
-        help="Chainer device, such as @cupy:0, or @cupy:{} for a GPU to each rank (default: %(default)s)",
+        help="Chainer device, such as @cupy:0, or @cupy:{} for one GPU per rank (default: %(default)s)",
     )
-    parser.add_argument("--epoch", type=int, default=15, help="epochs in all (default: %(default)s)")
+    parser.add_argument("--epoch", type=int, default=15, help="total number of epochs (default: %(default)s)")
     parser.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
@@ -92,7 +92,7 @@ def main():
     )
     parser.add_argument("--out", default="result/digits", help="folder for the results (default: %(default)s)")
     parser.add_argument(
-        "--resume", nargs="?", const="", metavar="SNAPSHOT", help="go on from there, or from the newest one in --out"
+        "--resume", nargs="?", const="", metavar="SNAPSHOT", help="resume from SNAPSHOT, or the newest one in --out"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the split and weights (default: %(default)s)")
     args = parser.parse_args()
@@ -140,13 +140,13 @@ def main():
     # The test images are one batch, because Evaluator gives every batch the same weight, even a smaller last one.
     test_iterator = chainer.iterators.SerialIterator(test, len(test), repeat=False, shuffle=False)
     evaluator = extensions.Evaluator(test_iterator, model, device=device)
-    if comm:  # every rank takes all test images: ChainerMN's mean gives every rank the same weight
+    if comm:  # every rank takes all test images, because ChainerMN gives every rank the same weight
         evaluator = chainermn.create_multi_node_evaluator(evaluator, comm)
     trainer.extend(evaluator, name="test")
     trainer.extend(extensions.observe_lr())
     learning_rate = "alpha" if args.optimizer == "adam" else "lr"
     trainer.extend(extensions.ExponentialShift(learning_rate, 0.8), trigger=(1, "epoch"))
-    if is_first:  # its main/loss and main/accuracy are of its own share of the data
+    if is_first:  # main/loss and main/accuracy are the means of this rank's share of the data
         trainer.extend(extensions.LogReport(filename="log.json"))
         columns = ["epoch", "lr", "main/loss", "main/accuracy", "test/main/accuracy"]
         trainer.extend(extensions.PrintReport(columns))
@@ -154,7 +154,7 @@ def main():
         for quantity in ("loss", "accuracy"):
             keys = [f"main/{quantity}", f"test/main/{quantity}"]
             trainer.extend(PlotReport(keys, "epoch", filename=f"{quantity}.png"))
-    if comm is None:  # Open MPI gives its ranks a terminal, whether or not it has one itself
+    if comm is None:  # under Open MPI, stdout always looks like a terminal
         trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: sys.stdout.isatty())
 
     if args.resume is not None:

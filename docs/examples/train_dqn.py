@@ -3,7 +3,7 @@
     python train_dqn.py                         Breakout, in about ten minutes
     python train_dqn.py --game space_invaders   or asterix, freeway, seaquest
     python train_dqn.py --game my_module:Game   a game of your own, with the methods of minatar.Environment
-    python train_dqn.py --resume                goes on after Ctrl-C, to the same bits
+    python train_dqn.py --resume                goes on after Ctrl-C, with bit-identical results
     python train_dqn.py --optimizer adam        for comparison
 
 The optimizer and the loss are DeepMind's (Mnih and others, 2015). The network, the replay memory and the schedule are
@@ -22,7 +22,7 @@ import os
 import sys
 import tempfile
 
-# With one thread the bits do not depend on the number of cores. Arrays this small gain nothing from more.
+# With one thread the results do not depend on the number of cores. More threads would not speed up such small arrays.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rmsprop_graves import RMSpropGraves  # isort: split
@@ -49,7 +49,7 @@ LOWEST_EPSILON = 0.1
 MEMORY = 100_000  # transitions to sample from
 TARGET_INTERVAL = 1_000  # steps between two updates of the target network
 
-# eps is in units of squared gradient, and the loss is the sum over the batch, as DeepMind's.
+# DeepMind's values. eps is in units of squared gradient, and as in their code the loss is a sum over the batch.
 DEEPMINDS = {"lr": 2.5e-4, "alpha": 0.95, "eps": 0.01}
 OPTIMIZERS = {
     "graves": (RMSpropGraves, {**DEEPMINDS, "momentum": 0}),
@@ -339,7 +339,7 @@ def main():
         help="frames in which the share of random actions falls to 0.1 (default: %(default)s)",
     )
     parser.add_argument(
-        "--frames", type=int, default=200_000, help="frames in all, with a step each (default: %(default)s)"
+        "--frames", type=int, default=200_000, help="total number of frames, with one step each (default: %(default)s)"
     )
     parser.add_argument(
         "--game", default="breakout", help=f"{', '.join(GAMES)}, or MODULE:CLASS (default: %(default)s)"
@@ -350,8 +350,8 @@ def main():
         default=5_000,
         help="frames between two lines of the log, and between two snapshots (default: %(default)s)",
     )
-    parser.add_argument("--lr", type=float, help="learning rate (default: 2.5e-4, and 1e-4 for momentum)")
-    parser.add_argument("--momentum", type=float, help="momentum (default: 0, and 0.9 for momentum)")
+    parser.add_argument("--lr", type=float, help="learning rate (default: 2.5e-4, or 1e-4 with --optimizer momentum)")
+    parser.add_argument("--momentum", type=float, help="momentum (default: 0, or 0.9 with --optimizer momentum)")
     parser.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
@@ -360,7 +360,7 @@ def main():
     )
     parser.add_argument("--out", default="result/dqn", help="folder for the results (default: %(default)s)")
     parser.add_argument(
-        "--resume", nargs="?", const="", metavar="SNAPSHOT", help="go on from there, or from the newest one in --out"
+        "--resume", nargs="?", const="", metavar="SNAPSHOT", help="resume from SNAPSHOT, or the newest one in --out"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, game and actions (default: %(default)s)")
     parser.add_argument(
@@ -384,7 +384,7 @@ def main():
         hyperparameters["alpha" if args.optimizer == "adam" else "lr"] = args.lr
     if args.momentum is not None:
         if "momentum" not in hyperparameters:
-            parser.error(f"--momentum: {args.optimizer} has none")
+            parser.error(f"--momentum: {args.optimizer} has no momentum")
         if not 0 <= args.momentum < 1:
             parser.error(f"--momentum must be in 0 <= momentum < 1, got {args.momentum}")
         hyperparameters["momentum"] = args.momentum
@@ -406,7 +406,7 @@ def main():
     updater = DQNUpdater(optimizer, player, args.seed, args.start, args.exploration, args.interval)
     names = ("exploration", "game", "interval", "optimizer", "seed", "start")
     settings = {**{name: getattr(args, name) for name in names}, **hyperparameters}
-    # A snapshot has the whole replay memory, so only the newest one is kept.
+    # A snapshot holds the whole replay memory, so only the newest one is kept.
     trainer = InterruptibleTrainer(updater, args.frames // args.interval, args.out, settings, n_retains=1)
 
     trainer.extend(extensions.LogReport(filename="log.json"))

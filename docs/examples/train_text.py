@@ -1,7 +1,7 @@
 """Learns to write English a character at a time: an LSTM, trained with Graves's RMSprop on truncated sequences.
 
     python train_text.py                        about 2 bits per character, in two to three minutes
-    python train_text.py --resume               goes on after Ctrl-C, to the same bits
+    python train_text.py --resume               goes on after Ctrl-C, with bit-identical results
     python train_text.py --text novel.txt       reads a text of your own
 
 This is a small version of the setting in Graves's paper (arXiv 1308.0850). The text is the Python reference, which
@@ -20,7 +20,7 @@ import zlib
 from pathlib import Path
 from pydoc_data.topics import topics
 
-# With one thread the bits do not depend on the number of cores. Arrays this small gain nothing from more.
+# With one thread the results do not depend on the number of cores. More threads would not speed up such small arrays.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rmsprop_graves import RMSpropGraves  # isort: split
@@ -33,7 +33,7 @@ from chainer.training import extensions, updaters
 from interruptible import InterruptibleTrainer
 
 STREAMS = 64  # number of positions in the text that are read in parallel
-STEPS = 32  # characters of each stream between two updates, which the gradient flows back through
+STEPS = 32  # characters of each stream per update; the gradient flows back through all of them
 
 
 class CharacterModel(chainer.Chain):
@@ -95,7 +95,7 @@ def read_text(path):
     """Returns the text of a file, or of Python's help on its topics if there is no path."""
     if path is not None:
         return Path(path).read_text(encoding="utf-8")
-    # Each paragraph once, because one under two topics could be in both the training and the held-out text.
+    # Keep each paragraph once: one under two topics could be in both the training and the held-out text.
     paragraphs = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).split("\n\n")
     return "\n\n".join(dict.fromkeys(paragraphs))
 
@@ -120,7 +120,7 @@ def sample(model, alphabet, length, seed):
     """Samples text from the model, character by character."""
     random = numpy.random.RandomState(seed)
     model.lstm.reset_state()
-    ids = [0]  # starts with the first of the alphabet, in most texts a newline
+    ids = [0]  # the first character of the alphabet, in most texts a newline
     with chainer.no_backprop_mode():
         while len(ids) <= length:
             x = model.device.send(numpy.array(ids[-1:], "i"))
@@ -133,10 +133,10 @@ def main():
     """Trains with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="@numpy", help="Chainer device, such as @cupy:0 (default: %(default)s)")
-    parser.add_argument("--epoch", type=int, default=6, help="epochs in all (default: %(default)s)")
+    parser.add_argument("--epoch", type=int, default=6, help="total number of epochs (default: %(default)s)")
     parser.add_argument("--out", default="result/text", help="folder for the results (default: %(default)s)")
     parser.add_argument(
-        "--resume", nargs="?", const="", metavar="SNAPSHOT", help="go on from there, or from the newest one in --out"
+        "--resume", nargs="?", const="", metavar="SNAPSHOT", help="resume from SNAPSHOT, or the newest one in --out"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and sample (default: %(default)s)")
     parser.add_argument("--text", metavar="FILE", help="text in UTF-8 (default: the help on Python's topics)")
@@ -162,7 +162,7 @@ def main():
     training, held_out = ids[: len(ids) * 9 // 10], ids[len(ids) * 9 // 10 :]
     if len(held_out) <= STREAMS * STEPS:
         parser.error(
-            f"--text {args.text} is too short: {len(text):,} characters, at least {10 * STREAMS * STEPS + 10:,}"
+            f"--text {args.text} is too short: {len(text):,} characters, needs at least {10 * STREAMS * STEPS + 10:,}"
         )
 
     numpy.random.seed(args.seed)

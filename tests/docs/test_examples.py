@@ -417,7 +417,7 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run, script, statu
         ("train_dqn.py", ["--lr", "nan"], "--lr must be a finite number > 0, got nan"),
         ("train_dqn.py", ["--lr", "0"], "--lr must be a finite number > 0, got 0.0"),
         ("train_dqn.py", ["--momentum", "1"], "--momentum must be in 0 <= momentum < 1, got 1.0"),
-        ("train_dqn.py", ["--momentum", "0.95", "--optimizer", "adam"], "--momentum: adam has none"),
+        ("train_dqn.py", ["--momentum", "0.95", "--optimizer", "adam"], "--momentum: adam has no momentum"),
         ("train_dqn.py", ["--game", "pong"], "--game must be one of asterix, breakout, freeway, seaquest, "),
         ("train_dqn.py", ["--game", "gone:Game"], "--game gone:Game cannot be loaded: No module named 'gone'"),
         ("train_dqn.py", ["--game", "math:Game"], "--game math:Game cannot be loaded: module 'math' has no "),
