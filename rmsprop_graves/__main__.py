@@ -1,4 +1,4 @@
-"""python -m rmsprop_graves SCRIPT [ARGS]: an unmodified Chainer script on this optimizer."""
+"""python -m rmsprop_graves SCRIPT [ARGS]: runs an unmodified Chainer script with this optimizer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _USAGE = """\
        %(prog)s - [ARGS ...] < SCRIPT
        %(prog)s --info"""
 _DESCRIPTION = """\
-Runs a Chainer program as python would, unmodified: Chainer is importable on today's Python and
-NumPy, and chainer.optimizers.RMSpropGraves is this project's."""
+Run an unmodified Chainer program as python would. Chainer works on today's Python and NumPy, and
+chainer.optimizers.RMSpropGraves is this package's optimizer."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     )
     parser.add_argument("-m", action="store_true", help="run a module, as python -m does")
     parser.add_argument("-c", action="store_true", help="run code, as python -c does")
-    parser.add_argument("--info", action="store_true", help="print versions, devices and which kernel serves which")
+    parser.add_argument("--info", action="store_true", help="print versions, devices and the kernel of each device")
     parser.add_argument("--version", action="version", version=f"%(prog)s {rmsprop_graves.__version__}")
 
     arguments = sys.argv[1:]
@@ -70,7 +70,7 @@ def _is_own_process() -> bool:
 
 
 def _info() -> str:
-    # At the top it would hide a program's own module of this name.
+    # Imported here, because at the top it would hide a program's own module `platform`.
     import platform
 
     import numpy

@@ -29,7 +29,7 @@ class Advice(NamedTuple):
     message: str  # a regular expression, matched from the start of the message; the cause's message is its second line
     by: str = ""  # the package whose code raises the exception
     code: str = ""  # a regular expression to be found in the failing line of the program
-    of: str = ""  # the package that defines the called function, or the class of the object without the attribute
+    of: str = ""  # the package that defines the called function, or the class that lacks the attribute
     through: str = ""  # a module that has to be in the traceback
     name: str = ""  # the dotted name that was removed from a module
     alias: str = ""  # the object that a program may assign to this name
@@ -598,7 +598,7 @@ def _line(advice: Advice, error: BaseException) -> str | None:
         return line if is_through else None
     if advice.by and _package(frames[-1][0]) != advice.by:
         return None
-    # The old name or habit is in the innermost frame outside the packages that raise the exception.
+    # The old name or habit is in the innermost frame that is not of a package that raises the exception.
     passed = ("", advice.by, advice.of, advice.name.partition(".")[0])
     frame, number, package = next(
         (frame, number, package)
@@ -615,7 +615,7 @@ def _line(advice: Advice, error: BaseException) -> str | None:
         return line
     if not advice.name:
         return None
-    change = f"set {advice.name} = {advice.alias} before you import it" if advice.alias else "look for a newer one"
+    change = f"set {advice.name} = {advice.alias} before you import it" if advice.alias else "look for a newer version"
     return f"{problem}, and {package} uses it: {change}"
 
 
@@ -624,7 +624,7 @@ _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 def _package(frame: FrameType) -> str | None:
-    """Returns the installed package that a frame's code belongs to, "" for Python's own, None for the program's."""
+    """Returns the installed package of a frame's code; "" for Python's own code, None for the program's."""
     file = frame.f_code.co_filename
     if file.endswith(".pyx"):  # Cython's path, relative to the folder that it was built in
         file = frame.f_globals.get("__file__", file)
@@ -635,7 +635,7 @@ def _package(frame: FrameType) -> str | None:
 
 
 def _is_of(package: str, error: BaseException, code: str, frame: FrameType) -> bool:
-    """Whether a package defines the function in the exception's message, or the class without the attribute."""
+    """Whether a package defines the function in the exception's message, or the class that lacks the attribute."""
     if "was removed from the ndarray class" in str(error):
         return package == "numpy"
     call = re.match(r"(?:.*?(\w+)\.)?(\w+)\(\)", str(error))
@@ -656,7 +656,7 @@ def _is_of(package: str, error: BaseException, code: str, frame: FrameType) -> b
 
 
 def _objects(after: str, code: str, frame: FrameType) -> list[Any]:
-    """Returns the objects that dotted names in a line refer to, for names followed by the expression `after`."""
+    """Returns the objects of the dotted names in a line that are followed by the regular expression `after`."""
     objects = []
     for path in re.findall(rf"([A-Za-z_]\w*(?:\.\w+)*?){after}", code):
         first, *rest = path.split(".")

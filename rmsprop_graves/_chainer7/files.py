@@ -1,4 +1,4 @@
-"""What a file holds that is loaded into something else."""
+"""Finds out what a file holds when it cannot be loaded into an object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(deserializer: Any, obj: Any) -> None:
 
 
 def keys_of(source: Any) -> list[str] | None:
-    """Returns the keys that a deserializer of Chainer's can read; None if it does not tell."""
+    """Returns the keys that a deserializer of Chainer can read; None if it cannot list them."""
     keys: list[str] = []
     try:
         if hasattr(source, "npz"):
@@ -36,7 +36,7 @@ def keys_of(source: Any) -> list[str] | None:
 
 
 def other_kind(names: list[str], path: str, is_npz: bool) -> str:
-    """Says what a file is that does not hold a model where one is looked for; nothing if that is not known."""
+    """Says what a file holds in place of a model at this path; empty if that is not known."""
     here = {name[len(path) :] for name in names if name.startswith(path)}
     here |= {name[: -len(".npy")] for name in here if name.endswith(".npy")}
     parts = [name.split("/") for name in here]

@@ -1,4 +1,4 @@
-"""Runs a program as python would, in a process that already runs `python -m rmsprop_graves` or, say, IPython."""
+"""Runs a program as python would, but in a process that already runs `python -m rmsprop_graves` or IPython."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _absolute(path: str) -> str:
 
 
 def _head_path(folder: str) -> None:
-    # Replaces the entry that `python -m` put there.
+    # Replace the entry that `python -m` has set.
     if not _IS_SAFE_PATH:
         sys.path[0] = folder
 
@@ -107,7 +107,7 @@ def _execute_string(source: str) -> None:
     if sys.version_info >= (3, 14):
         source = textwrap.dedent(source)
     compiled = compile(source, "<string>", "exec", dont_inherit=True)
-    # Tracebacks then show its lines.
+    # So that tracebacks show its lines.
     if sys.version_info >= (3, 13):
         key = compiled if sys.version_info >= (3, 14) else "<string>"
         linecache._register_code(key, source, "<string>")
@@ -142,7 +142,7 @@ def _forget_file() -> None:
 
 
 def _interact() -> None:
-    import code  # at the top it would hide a program's own module of this name
+    import code  # at the top this would hide a program's own module `code`
 
     # `site` defines this hook, which sets up completion and history.
     getattr(sys, "__interactivehook__", lambda: None)()
@@ -151,7 +151,7 @@ def _interact() -> None:
 
 @contextlib.contextmanager
 def own_process() -> Iterator[None]:
-    """Context of a process that runs nothing but the program: python reports its exception, and advice follows."""
+    """Context of a process that only runs the program: python prints its traceback, and advice follows."""
     try:
         yield
     except SystemExit:

@@ -1,7 +1,7 @@
 """Imports Chainer's own modules with the repairs that today's Python and NumPy need.
 
-Chainer 7.8.1 is the last release. Only the modules in `repairs` are compiled with a few expressions of their installed
-source replaced. Line numbers stay the same, so tracebacks and `inspect.getsource` are right.
+Chainer 7.8.1 is the last release. The modules that `repairs` lists are compiled from their installed source with a few
+expressions replaced. Line numbers stay the same, so tracebacks and `inspect.getsource` are right.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class _Finder(MetaPathFinder):
         repairs = repairs_of(fullname)
         if not (repairs or fullname in _calls):
             return None
-        # Any finder may know the module, for example that of an editable installation.
+        # Any finder may find the module, for example the finder of an editable installation.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is None or spec.loader is None:
             return None
-        # The package first, which may need no repair itself.
+        # Check `chainer` too, which is imported first and may need no repair itself.
         if (repairs or fullname == "chainer") and not isinstance(spec.loader, SourceFileLoader):
             raise ImportError(
                 f"rmsprop_graves repairs {fullname} in its source, and found only {spec.origin}: install "
@@ -95,12 +95,12 @@ def _call_after(loader: Any, name: str) -> None:
 
 
 _finder = _Finder()
-# Chainer's entry is there from the start, because a thread may set its call while another one imports Chainer.
+# Chainer has an entry from the start, because one thread may set its call while another one imports Chainer.
 _calls: dict[str, Callable[[], None]] = {"chainer": lambda: None}
 
 
 def make_importable() -> None:
-    """Makes `import chainer` and `import chainermn` work from now on, even after one has failed.
+    """Makes `import chainer` and `import chainermn` work from now on, even if an import has failed before.
 
     Raises:
         ImportError: Chainer is not installed.

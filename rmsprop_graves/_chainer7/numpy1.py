@@ -1,8 +1,8 @@
 """NumPy 1's type promotion on NumPy 2, which changed it (NEP 50).
 
 On NumPy 1 a scalar beside an array was weak: it took the array's dtype, unless it was of a higher kind (such as a
-float beside integers) or did not fit. Between scalars, zero-dimensional arrays included, a Python number was strong:
-it counted as int64 or float64 and widened a float16. On NumPy 2 only Python numbers are weak, and beside scalars too.
+float beside integers) or did not fit. Between scalars, including zero-dimensional arrays, a Python number was strong:
+it counted as int64 or float64 and widened a float16. On NumPy 2 only Python numbers are weak, even beside scalars.
 On NumPy 1, and for arrays of other libraries, each function here is the plain operation.
 """
 

@@ -17,8 +17,8 @@ _FOLDER = os.path.dirname(os.path.abspath(__file__))
 # The folder on the import path that contains this package.
 _ROOT = os.path.dirname(os.path.dirname(_FOLDER))
 
-# The child's import path may lack the folder that its parent found the package in. A child that cannot import the
-# package even from there, such as another version of Python, stays as it is.
+# The child's import path may lack the folder in which its parent found the package. A child that cannot import the
+# package even from there, such as another version of Python, is left as it is.
 _CODE = """
 import sys
 sys.path.append({root!r})
@@ -36,12 +36,12 @@ _calls = ["pass"]
 # Each of these modules has a function get_preparation_data, and a child unpickles its result first.
 _STARTERS = ("multiprocessing.spawn", "joblib.externals.loky.backend.spawn", "loky.backend.spawn")
 
-# This environment variable identifies the interpreter of the launched program; any other interpreter stays as it is.
+# This environment variable identifies the interpreter of the launched program. Any other one is left as it is.
 LAUNCHED_BY = "RMSPROP_GRAVES_LAUNCHED_BY"
 
 
 class _Preparation:
-    """Its pickle is a call that executes the code."""
+    """Pickles as a call that executes `_code()` when it is unpickled."""
 
     def __reduce__(self) -> Any:
         # A builtin, because the child has not imported this module yet.
@@ -60,7 +60,11 @@ def prepare_children() -> None:
 
 
 def call_in_children(call: str) -> None:
-    """Makes child processes execute a statement after that import: ``rmsprop_graves.install_in_chainer()``, say."""
+    """Makes child processes execute a statement after they import this package.
+
+    Args:
+        call: The statement, such as ``rmsprop_graves.install_in_chainer()``.
+    """
     if call not in _calls:
         _calls.append(call)
 

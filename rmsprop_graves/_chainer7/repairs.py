@@ -1,7 +1,7 @@
 """The repairs of Chainer 7.8.1 and ChainerRL 0.8: code that fails or computes other numbers on newer packages.
 
-This module is data, applied by `loader`, which gives each repaired module the names `_numpy1`, `_workers` and
-`_files`, modules of this package that a replacement may call.
+This module is data, which `loader` applies. Replacements may call functions of `_numpy1`, `_workers` and `_files`:
+`loader` puts these modules of this package into each repaired module.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ REPAIRS = (
     ),
     Repair(
         "chainer.distributions.bernoulli",
-        "Bernoulli.log_prob, of a float64 scalar as p and an array of lower precision",
+        "Bernoulli.log_prob with a float64 scalar as p and an array of lower precision",
         "NumPy 2.0",
         "a float64 result",
         {
@@ -102,7 +102,7 @@ REPAIRS = (
         "chainermn.iterators.multi_node_iterator",
         "ChainerMN's multi-node iterator",
         "NumPy 2.4",
-        "ranks that wait for ever",
+        "ranks that hang",
         {"int(_size)": "int(_size.item())"},
     ),
     Repair(
@@ -421,7 +421,7 @@ REPAIRS = (
     ),
     Repair(
         "chainer.functions.connection.deconvolution_2d",
-        "the gradient of a deconvolution's weight alone",
+        "the gradient of a deconvolution with respect to its weight alone",
         "Chainer 7.0",
         "ValueError: not enough values to unpack",
         {"self._set_cover_all(x, W)\n": "self._set_cover_all(x.shape, W.shape)"},
@@ -460,7 +460,7 @@ REPAIRS = (
         "chainer.iterators.multiprocess_iterator",
         "MultiprocessIterator",
         "Python 3.14, whose default start method is forkserver",
-        "a training that waits for ever where workers cannot start, or where the dataset raises an exception",
+        "training that hangs if workers cannot start, or if the dataset raises an exception",
         {
             "self._pool = multiprocessing.Pool(": "self._pool = _workers.Pool(",
             "                alive = self._task()": "                alive = _workers.run_task(self)",
@@ -477,9 +477,9 @@ REPAIRS = (
     ),
     Repair(
         "chainer.serializers.npz chainer.serializers.hdf5",
-        "an optimizer's file or a trainer's snapshot that is loaded into a model",
+        "loading an optimizer's file or a trainer's snapshot into a model",
         "Chainer 1",
-        "KeyError or AttributeError without a word on what the file is",
+        "KeyError or AttributeError that does not say what the file is",
         {"d.load(obj)": "_files.load(d, obj)"},
     ),
     Repair(
@@ -494,7 +494,7 @@ REPAIRS = (
         "chainer.training.extensions.snapshot_writers",
         "ProcessWriter, ProcessQueueWriter, ThreadWriter and ThreadQueueWriter",
         "Python 3.14, whose default start method is forkserver",
-        "snapshots that are not written and no error, or a training that never ends",
+        "snapshots that are not written, without an error, or training that never ends",
         {
             "self._worker.join()": "_workers.join(self._worker, self._filename)",
             "return threading.Thread(": "return _workers.Thread(",
@@ -511,7 +511,7 @@ REPAIRS = (
             f"chainer.training.extensions.{module}",
             f"snapshots of arrays on a CPU by {writers}",
             "Chainer 6, which added writers",
-            "files that mix the numbers of several iterations: training went on while they were written",
+            "files that mix numbers of several iterations, because training went on while they were written",
             changes,
         )
         for module, writers, changes in (
@@ -527,7 +527,7 @@ REPAIRS = (
             ),
             (
                 "_snapshot",
-                "a program's own writer that runs beside the training",
+                "a program's own writer that runs while training goes on",
                 {
                     "self.writer(filename, outdir, serialized_target)": (
                         "self.writer(filename, outdir, _workers.copied_for(self.writer, serialized_target))"
@@ -551,7 +551,7 @@ REPAIRS = (
         "chainer.training.updaters.multiprocess_parallel_updater",
         "MultiprocessParallelUpdater",
         "CuPy 14",
-        "an error of the CUDA compiler: identifier float16 is undefined",
+        "CUDA compiler error: identifier float16 is undefined",
         {
             f"'_memcpy_{way}',": f"'_memcpy_{way}', preamble='#include <cupy/float16.cuh>',"
             for way in ("gather", "scatter")

@@ -101,7 +101,7 @@ def copied(target: Any) -> Any:
 
 
 def copied_for_worker(writer: Any, target: Any) -> Any:
-    """Returns a copy for a StandardWriter's worker, unless it is ProcessWriter's.
+    """Returns a copy for the worker of a StandardWriter; the object itself for the worker of a ProcessWriter.
 
     A process has its own memory from the start: by fork, or pickled before `start` returns.
     """
@@ -110,15 +110,15 @@ def copied_for_worker(writer: Any, target: Any) -> Any:
 
 
 def copied_for(writer: Any, target: Any) -> Any:
-    """Returns what to hand to a snapshot writer: a copy, because any writer may write later, in a thread for example.
+    """Returns a copy for a snapshot writer, because it may write later, for example in a thread.
 
-    SimpleWriter has written when it returns. Chainer's other writers make the copy themselves.
+    SimpleWriter needs no copy: it writes before it returns. Chainer's other writers make the copy themselves.
     """
     writers: Any = sys.modules["chainer.training.extensions.snapshot_writers"]
     kind = type(writer)
     if kind is writers.SimpleWriter:
         return target
-    # A subclass may call neither method.
+    # A subclass with its own `__call__` may not make the copy.
     bases = (writers.StandardWriter, writers.QueueWriter)
     makes_copy = isinstance(writer, bases) and kind.__call__ in [base.__call__ for base in bases]
     return target if makes_copy else copied(target)
@@ -153,7 +153,7 @@ def finish(queue: Any, consumer: Any) -> None:
         RuntimeError: The thread or process that writes them has failed, and this was not reported yet.
     """
     if not _failure_of(consumer):
-        # At exit this may hang: the queue's own thread has stopped, perhaps with the lock that `put` needs.
+        # After a failure this could hang at exit: the queue's own thread may have stopped with the lock of `put`.
         queue.put(None)
     consumer.join()
     if not _failure_of(consumer):
@@ -180,7 +180,7 @@ def _is_reported(worker: Any) -> bool:
 
 def _failure_of(worker: Any) -> str:
     """Returns why a thread or process has failed, or an empty string."""
-    # A subclass may use another kind of worker, which does not tell whether it has failed.
+    # The worker of a subclass may be of another kind, and not tell whether it has failed.
     if isinstance(worker, Thread) and worker.error:
         return f"{type(worker.error).__name__}: {worker.error}"
     if isinstance(worker, multiprocessing.process.BaseProcess) and worker.exitcode:

@@ -247,7 +247,7 @@ def in_library(code, folder, monkeypatch):
         ),
         (
             "from scipy.misc import imread",
-            "scipy.misc.imread stopped working with SciPy 1.2, and library uses it: look for a newer one",
+            "scipy.misc.imread stopped working with SciPy 1.2, and library uses it: look for a newer version",
         ),
         ("iter([1]).next()", None),
     ],
