@@ -1,7 +1,7 @@
 """Alex Graves's RMSprop for Chainer.
 
 Importing this package makes Chainer 7 importable on newer versions of Python and NumPy than it
-supports. It imports Chainer itself only when a name that needs it is first used.
+supports. Chainer itself is imported only when a name that needs it is first used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
     # Lazy, because importing Chainer initializes CUDA and reads environment variables: a script run by
     # `python -m rmsprop_graves` may set CUDA_VISIBLE_DEVICES or CHAINER_DTYPE before it imports Chainer.
     if name in _NEED_CHAINER:
-        # First, so that no module of this package is half imported when `install_in_chainer` finds Chainer complete.
+        # Import Chainer first: then no module of this package is half imported when `_take_over` needs the class.
         importlib.import_module("chainer")
         return getattr(importlib.import_module(f"{__name__}.{_NEED_CHAINER[name]}"), name)
     if name == "kernels":

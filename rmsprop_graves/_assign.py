@@ -1,4 +1,4 @@
-"""Assignments that are made all together, or not at all."""
+"""Assignments that are made all together or not at all."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ALL = slice(None)
 
 
 class Changes:
-    """Assignments to make in one call.
+    """Assignments to make in one call of `make`.
 
-    The call runs no bytecode, so no signal handler, such as that of Ctrl-C, and no trace function runs between two of
-    them. None of them allocates memory, except for arrays that are not contiguous and for `restore_dict`. They can be
-    made again with the same result.
+    The call runs no bytecode, so neither a signal handler, such as the one of Ctrl-C, nor a trace function runs
+    between two assignments. It allocates no memory, except for arrays that are not contiguous and for `restore_dict`.
+    Another call has the same result.
     """
 
     def __init__(self) -> None:
@@ -26,23 +26,23 @@ class Changes:
         self._items: list[tuple[Any, Any, Any]] = []
         self._cleared: list[dict[str, Any]] = []
         self._refilled: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        # Objects that the changes release live until the end, so that none of their finalizers runs in between.
+        # Keeps replaced objects alive, so that no finalizer runs between two assignments.
         self._released: list[Any] = []
 
     def set_attribute(self, owner: Any, name: str, value: Any) -> None:
         """Adds an assignment to an attribute."""
         present = getattr(owner, name)
         self._released.append(present)
-        setattr(owner, name, present)  # a new attribute may need memory: a class attribute becomes the object's own
+        setattr(owner, name, present)  # adds it to the instance now, because that may need memory
         self._attributes.append((owner, name, value))
 
     def set_item(self, owner: Any, key: Any, value: Any) -> None:
-        """Adds an assignment to a present item of a dict or a list."""
+        """Adds an assignment to an existing item of a dict or a list."""
         self._released.append(owner[key])
         self._items.append((owner, key, value))
 
     def set_array(self, owner: dict[str, Any], name: str, value: Any) -> None:
-        """Adds a write into a present array of a dict, or its replacement where the value does not fit."""
+        """Adds a write into an existing array of a dict, or the array's replacement if the value does not fit."""
         array = owner[name]
         if can_hold(array, value):
             self._write(array, value)
@@ -50,7 +50,7 @@ class Changes:
             self.set_item(owner, name, value)
 
     def restore_array(self, owner: dict[str, Any], name: str, array: Any) -> None:
-        """Adds a write of an array's present content; on a GPU a copy in the owner will take its place."""
+        """Adds a restoration of an array's content. On a GPU, a copy replaces the array in the owner at once."""
         content = array.copy()
         if can_hold(array, content):
             self._write(array, content)
@@ -58,13 +58,13 @@ class Changes:
             owner[name] = content
 
     def restore_dict(self, owner: dict[str, Any], content: dict[str, Any] | None = None) -> None:
-        """Adds a return of a dict to its present content, or to another one."""
+        """Adds a restoration of a dict to its present content, or to another one."""
         self._cleared.append(owner)
         self._refilled.append((owner, dict(owner) if content is None else content))
 
     def _write(self, array: numpy.ndarray, value: numpy.ndarray) -> None:
         if array.flags.c_contiguous and value.flags.c_contiguous and type(array) is type(value) is numpy.ndarray:
-            # NumPy allocates in an assignment, a memoryview of bytes does not.
+            # An assignment to an array allocates memory, one to a memoryview of bytes does not.
             to, of = (one.reshape(-1).view(numpy.uint8).data for one in (array, value))
             self._items.append((to, _ALL, of))
         else:
@@ -82,7 +82,7 @@ class Changes:
 
 
 def can_hold(array: Any, value: Any) -> bool:
-    """Whether a value can be written into a present array. On a GPU that is no single uninterruptible call."""
+    """Whether one uninterruptible call can write a value into an existing array. On a GPU it cannot."""
     return (
         isinstance(array, numpy.ndarray)
         and isinstance(array, chainer.get_array_types())

@@ -1,4 +1,4 @@
-"""Saving and loading of an optimizer and its rules.
+"""Saving and loading an optimizer and its rules.
 
 Loading is all or nothing: first everything is read, checked, converted and allocated. Then `_assign.Changes` writes it
 in one call that nothing can interrupt.
@@ -30,7 +30,7 @@ def save_optimizer(optimizer: Any, serializer: Any) -> None:
     serializer(T, optimizer.t)
     serializer(EPOCH, optimizer.epoch)
     if optimizer._loss_scaling_is_dynamic:
-        # A scale that was set by hand comes within these limits in the next update.
+        # A scale that was set by hand may be outside these limits. The next update applies them too.
         serializer(LOSS_SCALE, float(max(1, min(optimizer._loss_scale_max, optimizer._loss_scale))))
         serializer(NAN_EVER, optimizer._loss_scaling_isnan_ever)
     for path, param in optimizer.target.namedparams():
@@ -110,7 +110,7 @@ def _have_no_count(entries: Entries, entries_of_rules: list[Entries]) -> bool:
         if T not in of_rule.missing:
             return False
         of_rule.missing.clear()
-    # Another model's file has other paths, and a t at each.
+    # If a t is at another path, the file is another model's.
     return not any(key.endswith(f"/{T}") for key in keys_of(entries.source) or ())
 
 
@@ -130,7 +130,7 @@ class LoadedRule(NamedTuple):
     master: Any
 
     def add_to(self, changes: Changes) -> None:
-        """Adds the changes of the rule. Arrays on a CPU are written in place if they fit, as others may hold them."""
+        """Adds the changes of the rule. An array on a CPU is written in place if it fits: others may refer to it."""
         if self.state:
             present = self.rule.state
             if present is None:
@@ -164,7 +164,7 @@ def settle(rule: Any, param: Any) -> None:
         if master is not None and master.array is not None:
             if master.name != param.name or master.device != param.device:
                 master = new_master(param.device.send(master.array), param.name)
-            # A parameter that the master does not round to was set elsewhere, and counts.
+            # If the master does not round to the parameter, the parameter was set elsewhere and replaces the master.
             if not is_wide or master.shape != param.shape or not _rounds_to(master.array, param.array):
                 master = None
             changes.set_attribute(rule, "_fp32_param", master)
@@ -178,12 +178,12 @@ def _rounds_to(master: Any, array: Any) -> bool:
 
 
 def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
-    """Reads and checks the entries of a rule, whose parameter is known if the deserializer is an `Entries`."""
+    """Reads and checks the entries of a rule. Its parameter can be known only if the deserializer is an `Entries`."""
     entries = deserializer if isinstance(deserializer, Entries) else Entries(deserializer, "/")
     names = list(_initial_state(rule) if rule.state is None else rule.state)
     t = _read_count(entries, T)
     if not rule.state and (entries.param is None or entries.param.array is None):
-        # Before any of them is read.
+        # Checked before any of these arrays is read.
         entries.refuse_different_shapes({key: entries.header(key) for key in (*STATES, MASTER)})
     read = {name: _read_state(rule, entries, name) for name in names}
     found = {name: value for name, value in read.items() if value is not None}
@@ -194,7 +194,7 @@ def read_rule(rule: Any, deserializer: Any) -> LoadedRule:
         entries.missing.remove(T)
         t = entries.default_t
     missing = [key for key in (T, *names) if key in entries.missing]
-    # A rule had no state to save before its first update. A rule that makes no step needs none.
+    # The state may be missing if it was saved before the first update, or if the rule makes no step.
     optional = [names] if t == 0 else []
     if not is_stepped:
         optional = [names, [T, *names]]
@@ -226,11 +226,11 @@ def _read_state(rule: Any, entries: Entries, name: str) -> Any:
     with numpy.errstate(over="ignore", under="ignore"):
         if is_ours:
             entries.refuse_unsound(name, entry, dtype)
-            # A float16 parameter may get a master after loading, so the next update narrows its state.
+            # A float16 parameter may get a master after loading, so its state stays wide until the next update.
             if dtype == numpy.float16 and (rule._use_fp32_update or entry.dtype.itemsize > 2):
                 dtype = numpy.float32
         array = numpy.asarray(entry, dtype, order="C")
-    # The entries of a dictionary belong to its owner, and may be the present states.
+    # The arrays of a dictionary belong to its owner, and may be the present states.
     if numpy.may_share_memory(array, entry) and (
         not can_hold(old, array) or isinstance(getattr(entries.source, "npz", None), dict)
     ):
@@ -240,7 +240,7 @@ def _read_state(rule: Any, entries: Entries, name: str) -> Any:
 
 
 def _read_master(rule: Any, entries: Entries) -> Any:
-    """Returns the master that the rule will have; the present one if that stays, None if it is missing."""
+    """Returns the new master; None if the entry is missing, the present master if the entry is ignored."""
     param = entries.param
     array = entries.read_array(MASTER, None if param is None or param.array is None else param)
     if array is None:
@@ -250,14 +250,14 @@ def _read_master(rule: Any, entries: Entries) -> Any:
 
 
 def new_master(initializer: Any, name: str | None) -> Any:
-    """Makes a float32 master of an array or an initializer."""
+    """Makes a float32 master from an array or an initializer."""
     master = chainer.Parameter(initializer, name=name)
     master.cleargrad()
     return master
 
 
 def _initial_state(rule: Any) -> dict[str, Any]:
-    """Makes a state to find the names of its entries; like Chainer, with a copy of the rule."""
+    """Returns the state that a copy of the rule makes, to find the names of its entries, as Chainer does."""
     twin = copy.copy(rule)
     twin._state = {}
     array = numpy.empty(1, numpy.float32)
@@ -266,7 +266,7 @@ def _initial_state(rule: Any) -> dict[str, Any]:
 
 
 def _zeros_like(state: dict[str, Any], param: Any) -> dict[str, Any]:
-    """Makes zeros for the arrays of a state; nothing if the parameter has been resized."""
+    """Returns zeros for the arrays of a state; an empty state if the parameter has been resized."""
     arrays = {name: value for name, value in state.items() if isinstance(value, chainer.get_array_types())}
     if param is not None and any(arrays[name].shape != param.shape for name in STATES if name in arrays):
         return {}
@@ -274,7 +274,7 @@ def _zeros_like(state: dict[str, Any], param: Any) -> dict[str, Any]:
 
 
 def _serialize_or_restore(rules: list[tuple[Any, Any]], changes: Changes) -> None:
-    """Has rules load themselves, then makes the changes. The rules write while they read; an error restores them."""
+    """Lets rules load themselves, then makes the changes. An error restores the rules, which write as they read."""
     past = Changes()
     for rule, _ in rules:
         state = rule.state
@@ -286,10 +286,10 @@ def _serialize_or_restore(rules: list[tuple[Any, Any]], changes: Changes) -> Non
             past.restore_dict(state, content)
         past.restore_dict(rule.hyperparam.__dict__)
         past.restore_dict(rule.__dict__)
-    # The last change takes this away, so an interrupt after it restores nothing.
+    # The last change replaces this by a call that does nothing, so an interrupt after it restores nothing.
     restore = [past.make]
     changes.set_item(restore, 0, bool)
-    # Two levels, so that an interrupt before the first has restored anything is caught by the second.
+    # Two levels: the second restores if an interrupt stops the first.
     try:
         try:
             for rule, deserializer in rules:
@@ -304,10 +304,10 @@ def _serialize_or_restore(rules: list[tuple[Any, Any]], changes: Changes) -> Non
 
 
 def describe_other_file(source: Any, model: Any) -> str:
-    """Says what else than a checkpoint of this model's optimizer the source looks like; empty if it does not."""
+    """Returns what the source looks like instead of a checkpoint of this model's optimizer, or an empty string."""
     keys = keys_of(source)
     if not keys:
-        return "" if keys is None else "the file holds nothing here"
+        return "" if keys is None else "the file has no entries here"
     params = {path.strip("/") for path, _ in model.namedparams()}
     found = {key.rpartition("/")[0] for key in keys if "/" in key}
     if T not in keys or EPOCH not in keys:
@@ -315,12 +315,12 @@ def describe_other_file(source: Any, model: Any) -> str:
         inner = [path for path in inner if path + T in keys]
         if inner:
             return f"this looks like a trainer's snapshot; load the optimizer with path={inner[0]!r}"
-        what = "this looks like a model's file" if not params.isdisjoint(keys) else "this is no optimizer's file"
+        what = "this looks like a model's file" if not params.isdisjoint(keys) else "this is not an optimizer's file"
         return f"{what}: it holds {_some(keys)}"
     if params - found and found - params:
         return (
             f"this looks like another model's optimizer: the file has {_some(found - params)}, "
-            f"which the model has not; the model has {_some(params - found)}"
+            f"which the model does not have; the model has {_some(params - found)}"
         )
     names = {key.rpartition("/")[2] for key in keys if "/" in key}
     if names and names.isdisjoint(STATES) and names != {T}:

@@ -1,4 +1,4 @@
-"""Reading of single entries of a checkpoint, and errors that name the file and the entry."""
+"""Reading single entries of a checkpoint, with errors that name the file and the entry."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from chainer.serializer import Deserializer
 from rmsprop_graves._chainer7.files import other_kind
 from rmsprop_graves._headers import Header, bytes_of, described, header_of
 
-# A damaged file can make a library seek to where no file can be. h5py's OSError for a broken file has no number.
+# A damaged file can make a library seek to an impossible position. h5py's OSError for a broken file has no errno.
 _ERRNOS_OF_DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG}
 
 
 class Entries(Deserializer):
-    """A deserializer that refuses an unfitting entry before it reads it, and can read one without writing it.
+    """A deserializer that checks an entry before it reads it, and can read one without changing the object.
 
     Args:
         source: Chainer's deserializer.
-        prefix: What errors put before the key of an entry, if the deserializer does not know its path in the file.
+        prefix: The path before an entry's key in errors, if the deserializer does not know its own path.
         param: The parameter of the rule that is loaded, if it is known.
 
     Attributes:
         missing: The keys that the checkpoint does not have.
-        prefix: The file and the path in it, which errors put before the key of an entry.
-        default_t: The rule's t if the checkpoint has none, as those of Chainer 3.3 and earlier.
+        prefix: The file and the path in it, which errors put before an entry's key.
+        default_t: The rule's t if the checkpoint has none, like a checkpoint of Chainer 3.3 or earlier.
     """
 
     def __init__(self, source: Any, prefix: str = "", param: Any = None) -> None:
@@ -42,13 +42,13 @@ class Entries(Deserializer):
         self.missing: list[str] = []
         self.default_t: int | None = None
 
-    # A model, a trainer, or a rule of a subclass in a `serialize` of its own.
+    # Called by a model, a trainer, or a subclass of the rule with its own `serialize`.
     def __call__(self, key: str, value: Any) -> Any:
         self.check(key, value)
         return self._call(key, self.source, key, value)
 
     def check(self, key: str, value: Any) -> None:
-        """Refuses an entry that does not fit the value which it would replace, before it is read.
+        """Raises an error if an entry does not fit the value that it would replace. Reads only its header.
 
         Raises:
             ValueError: The entry has another shape, or a dtype that does not fit, or is damaged.
@@ -76,7 +76,7 @@ class Entries(Deserializer):
     def of_rule(self, path: str, param: Any) -> Entries:
         """Returns the entries of a parameter's rule."""
         prefix = f"{self.prefix.rstrip('/')}/{path.strip('/')}/"
-        # Without strict, Chainer's hdf5 deserializer of a path that is not in the file has no group to look into.
+        # Without strict, Chainer's hdf5 deserializer has no group if its path is not in the file.
         is_empty = getattr(self.source, "group", self) is None
         try:
             entries = Entries(self.source if is_empty else self.source[path], param=param)
@@ -87,7 +87,7 @@ class Entries(Deserializer):
         return entries
 
     def header(self, key: str) -> Header | None:
-        """Finds shape and dtype of an entry before it is read; None if that cannot be known.
+        """Finds the shape and dtype of an entry without reading its array; None if they cannot be known.
 
         Raises:
             ValueError: The entry is damaged.
@@ -115,18 +115,18 @@ class Entries(Deserializer):
             raise _unreadable(self.prefix + key, error) from error
 
     def _raise_if_too_large(self, key: str) -> None:
-        """Raises a MemoryError if an entry does not fit into memory: hdf5's filters report that as damage."""
+        """Raises a MemoryError if an entry does not fit into memory, which hdf5's filters report as damage."""
         header = self.header(key)
         if header is not None:
-            # The array, and a chunk as large before and after decompression.
+            # Room for the array, and for an equally large chunk before and after decompression.
             bytearray(3 * bytes_of(header))
 
     def read(self, key: str) -> numpy.ndarray | None:
         """Reads an entry.
 
         Returns:
-            The entry. None if it is missing, or if the present value stays: the user ignores the entry, or loads
-            without ``strict``.
+            The entry. None if it is missing, or if the present value stays because the user ignores the entry or
+            loads without ``strict``.
 
         Raises:
             ValueError: The entry is damaged.
@@ -144,7 +144,7 @@ class Entries(Deserializer):
         return numpy.asarray(value)
 
     def read_scalar(self, key: str, kinds: str, above: float, expected: str) -> Any:
-        """Reads a finite Python number above a limit and of these kinds of dtypes; None as in `read`."""
+        """Reads a finite number > `above` with a dtype of one of the kinds; None as in `read`."""
         header = self.header(key)
         if header is not None and (header.shape != () or header.dtype.kind not in "biufc"):
             raise ValueError(f"{self.prefix}{key}: found {described(header)}, expected {expected}")
@@ -157,7 +157,7 @@ class Entries(Deserializer):
         return array.item()
 
     def read_array(self, key: str, like: Any = None, is_floating: bool = True) -> numpy.ndarray | None:
-        """Reads an array of the same shape as another one, if that is known; None as in `read`."""
+        """Reads an array, which must have the shape of `like` if that is given; None as in `read`."""
         header = self.header(key)
         if header is not None:
             self._refuse_misfit(key, header, like, is_floating)
@@ -173,7 +173,7 @@ class Entries(Deserializer):
             raise ValueError(f"{self.prefix}{key}: found shape {found.shape}, expected {like.shape}")
 
     def refuse_different_shapes(self, found: dict[str, Any]) -> None:
-        """Refuses entries of different shapes, given as arrays or headers by key; None is left out."""
+        """Refuses entries of different shapes, given as arrays or headers by key; None is ignored."""
         shapes = {key: one.shape for key, one in found.items() if one is not None}
         if len(set(shapes.values())) > 1:
             words = ", ".join(f"{key} of shape {shape}" for key, shape in shapes.items())
@@ -189,16 +189,16 @@ class Entries(Deserializer):
             elif numpy.isinf(extreme):
                 expected = None if key == "n" and extreme > 0 else "finite numbers"
             elif numpy.isinf(dtype.type(extreme)) and not (key == "n" and dtype == numpy.float16):
-                expected = f"what fits into {dtype}"
+                expected = f"a number that fits into {dtype}"
             if expected:
                 found = "NaN" if numpy.isnan(extreme) else extreme
                 raise ValueError(f"{self.prefix}{key}: found {found}, expected {expected}")
 
 
 def raise_unless_damage(error: Exception) -> None:
-    """Raises again an error that says nothing about the file: a lack of memory, or one of the operating system.
+    """Raises an error again if its cause is not a damaged file but a lack of memory or the operating system.
 
-    Raises also a KeyboardInterrupt or a MemoryError that came within a compiled library as a SystemError.
+    A compiled library may turn a KeyboardInterrupt or a MemoryError into a SystemError; this raises the original.
     """
     cause = error.__cause__
     if isinstance(error, SystemError) and (
@@ -210,12 +210,12 @@ def raise_unless_damage(error: Exception) -> None:
 
 
 def not_there(path: str) -> KeyError:
-    """Returns the error of an entry that is missing."""
+    """Returns the error for a missing entry."""
     return KeyError(f"{path}: it is not in the checkpoint")
 
 
 def load(obj: Any, entries: Entries, file: str, names: list[str], path: str) -> None:
-    """Loads an object, and refuses a link of other shapes before anything of it is written.
+    """Loads an object. If shapes of a link differ, raises an error before it writes any of the link.
 
     Args:
         obj: The object.
@@ -238,7 +238,7 @@ def load(obj: Any, entries: Entries, file: str, names: list[str], path: str) -> 
 
 
 class _Rehearsal(Deserializer):
-    """Checks headers and presence as loading does, and leaves every value as it is."""
+    """Checks every entry as loading does, but changes no value."""
 
     def __init__(self, entries: Entries) -> None:
         self.entries = entries
@@ -257,10 +257,10 @@ def _loads_like_chainer(link: Any) -> bool:
 
 
 def file_and_name(file: Any) -> tuple[Any, str]:
-    """Returns a file, given by its path or opened, and its name. A path is returned as a string.
+    """Returns an opened file, or a path as a string, and the file's name.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: ``file`` is neither a path nor a file opened in binary mode.
     """
     if isinstance(file, (str, bytes, os.PathLike)):
         path = os.fsdecode(file)
@@ -272,7 +272,7 @@ def file_and_name(file: Any) -> tuple[Any, str]:
 
 
 def _place_of(deserializer: Any, prefix: str) -> str:
-    """Returns the file and the path in it that a deserializer of Chainer reads, as far as they are known."""
+    """Returns the name of the file that a deserializer of Chainer reads and the path in it, if they are known."""
     archive = getattr(getattr(deserializer, "npz", None), "zip", None)
     group = getattr(deserializer, "group", None)
     file = getattr(archive, "filename", None)

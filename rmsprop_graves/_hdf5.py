@@ -1,4 +1,4 @@
-"""Loading of hdf5 files from untrusted sources."""
+"""Loading hdf5 files from untrusted sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chainer.serializers import HDF5Deserializer
 
 from rmsprop_graves._entries import Entries, file_and_name, load, raise_unless_damage
 
-# hdf5 loads the code of any other filter from a plugin. These are built into hdf5, the last one into h5py.
+# Filters that are built into hdf5, and lzf, which is built into h5py. hdf5 loads any other filter from a plugin.
 _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 
 
@@ -71,14 +71,14 @@ def _checked_names(file: Any, name: str) -> list[str]:
         raise ValueError(f"{name}: it cannot be read ({type(error).__name__}: {error})") from error
     for path, kind in links:
         entry = f"{name}: {path.decode(errors='backslashreplace')}"
-        if kind == h5l.TYPE_SOFT:  # its target is visited by a hard link, or it has none
+        if kind == h5l.TYPE_SOFT:  # its target is also visited by a hard link, or does not exist
             continue
         if kind != h5l.TYPE_HARD:
             target = "is an external link, which" if kind == h5l.TYPE_EXTERNAL else f"is a link of type {kind}, which"
             raise ValueError(f"{entry} {target} may read another file; {_TRUSTED}")
         try:
             found = h5o.open(file.id, path)
-            reason = _outside(found) if isinstance(found, h5d.DatasetID) else ""
+            reason = _fault_of(found) if isinstance(found, h5d.DatasetID) else ""
         except Exception as error:
             raise_unless_damage(error)
             raise ValueError(f"{entry}: it cannot be read ({type(error).__name__}: {error})") from error
@@ -90,12 +90,12 @@ def _checked_names(file: Any, name: str) -> list[str]:
 _TRUSTED = "chainer.serializers.load_hdf5 loads it from a source that you trust"
 
 
-def _outside(dataset: Any) -> str:
-    """Says what of a dataset is not in its file, or no data; nothing if it is sound."""
+def _fault_of(dataset: Any) -> str:
+    """Returns why a dataset is refused: it needs another file or a plugin, or holds references. Else empty."""
     from h5py import h5d, h5t
 
     settings = dataset.get_create_plist()
-    # First, as even a question for the shape can open the files of a virtual dataset.
+    # Checked first, because even reading the shape can open the files of a virtual dataset.
     if settings.get_layout() == h5d.VIRTUAL:
         return "is a virtual dataset, which may read other files"
     if settings.get_external_count():
@@ -105,5 +105,5 @@ def _outside(dataset: Any) -> str:
     if unknown:
         return f"needs filter {', '.join(unknown)}, which hdf5 would load from a plugin"
     if dataset.get_type().detect_class(h5t.REFERENCE):
-        return "holds references, which are no numbers"
+        return "holds references, which are not numbers"
     return ""

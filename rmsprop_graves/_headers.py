@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-# zlib's limit; a longer header is refused by NumPy too, since 1.24.
+# zlib's highest compression ratio; the longest header that NumPy accepts since 1.24.
 _MOST_BYTES_FROM_ONE, _LONGEST_HEADER = 1032, 10_000
 # h5py chooses chunks of up to a mebibyte.
 _SMALL_CHUNK = 1 << 20
@@ -40,7 +40,7 @@ def header_of(deserializer: Any, key: str) -> Header | None:
     for name in ("npz", "group"):
         container = getattr(deserializer, name, None)
         if container is not None:
-            # Chainer's deserializer decides itself whether it reads the entry, and which.
+            # Let Chainer's deserializer decide which entry it would read, if any.
             twin = copy.copy(deserializer)
             setattr(twin, name, _Headers(container))
             try:
@@ -52,14 +52,14 @@ def header_of(deserializer: Any, key: str) -> Header | None:
     return None
 
 
-class _Found(Exception):  # noqa: N818 (it is no error)
+class _Found(Exception):  # noqa: N818 (it is not an error)
     def __init__(self, header: Header | None) -> None:
         super().__init__()
         self.header = header
 
 
 class _Headers:
-    """In place of a container of arrays: raises the header of an entry instead of returning its array."""
+    """Replaces a container of arrays: raises `_Found` with the header of an entry instead of returning its array."""
 
     def __init__(self, container: Any) -> None:
         self._container = container
@@ -117,16 +117,16 @@ def of_member(archive: zipfile.ZipFile, name: str) -> Header:
     try:
         shape, _, dtype = reader(begin)
     except MemoryError as error:
-        # Python's parser raises this for an expression that is nested too deeply. If memory is short, this raises too.
+        # Python's parser raises this for deeply nested expressions. If memory really is short, so does the next line.
         bytearray(1 << 20)
         raise ValueError("its header is nested too deeply") from error
     header = Header(shape, dtype)
     if not dtype.hasobject:
-        # Names in the directory precede their members, so no member reaches into it.
+        # All members lie before the archive's directory.
         stored = min(info.compress_size, archive.start_dir - info.header_offset)
         limit = stored * (1 if info.compress_type == zipfile.ZIP_STORED else _MOST_BYTES_FROM_ONE)
         expected = begin.tell() + bytes_of(header)
-        # NumPy would leave further bytes unread, and zipfile then leaves the checksum unchecked.
+        # NumPy would not read surplus bytes, and zipfile checks the checksum only at the end of a member.
         if info.file_size != expected or expected > limit:
             size = min(info.file_size, limit)
             raise ValueError(f"found at most {size} bytes, expected {expected} for shape {shape} and dtype {dtype}")

@@ -1,6 +1,6 @@
-"""Chainer's own elementwise hooks on a CPU, made in one pass over all gradients or in the pass of the step.
+"""Applies Chainer's own elementwise hooks on a CPU in one pass over all gradients, or in the pass of the step.
 
-Chainer's code makes a temporary as large as the parameter, on one core, and takes microseconds for each array.
+Chainer's code uses one core, makes a temporary as large as the parameter, and takes microseconds for each array.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rmsprop_graves.kernels.changes import ADD, CLIP, DTYPES, SCALE, SIGN, Chang
 
 
 class WaitingHooks:
-    """The hooks of one update that are not made yet.
+    """The hooks of one update that wait to be applied.
 
-    A hook can wait if its class and method are exactly Chainer's, if all parameters are on a CPU, without loss scale
-    and of no subclass, and if NumPy raises no floating-point error. Chainer's code makes every other hook, after those
-    that wait. So the order of the hooks is kept, and a user's hook finds the gradients as Chainer would show them.
+    A hook can wait if its class and method are exactly Chainer's, if NumPy is not set to raise floating-point errors,
+    and if no parameter is on a GPU, has a loss scale or is of a subclass. Chainer's code applies any other hook at
+    once, after the waiting ones. So the hooks keep their order, and a user's hook sees the gradients as in Chainer.
 
-    A kernel makes the hooks that wait, except for odd parameters, which Chainer's code changes: those without
-    dimensions, not contiguous, or of a dtype that no kernel changes together with the others.
+    A kernel applies the waiting hooks, except to odd parameters: zero-dimensional or not contiguous ones, and those
+    whose dtype is not the one of most elements. Chainer's code changes these.
 
     Args:
         target: The model.
@@ -52,20 +52,20 @@ class WaitingHooks:
         self.changes: list[Change] = []
 
     def take(self, hook: Any) -> bool:
-        """Lets a hook wait. If it cannot, makes those that wait and returns False."""
+        """Lets a hook wait and returns True. If it cannot wait, applies the waiting ones and returns False."""
         kind = _KINDS.get(type(hook))
         changes = None
         if kind is not None and kind.is_untouched(hook) and "raise" not in numpy.geterr().values():
             if kind.needs_norm:
-                self.make()
+                self.apply()
             try:
                 if self._arrays is None:
                     self._arrays = _arrays_of(self.model_params())
                 changes = kind.changes(hook, self._arrays)
-            except Exception:  # Chainer's code may raise it too
+            except Exception:  # Chainer's code runs instead, and may raise it too
                 pass
         if changes is None:
-            self.make()
+            self.apply()
             # The hook may replace arrays and parameters.
             self._arrays = self._params = None
             return False
@@ -74,20 +74,20 @@ class WaitingHooks:
         return True
 
     def model_params(self) -> list[Any]:
-        """Returns the parameters of the model; they are listed anew after a hook was called, which may add some."""
+        """Returns the model's parameters. Lists them again if a hook was called, because it may add some."""
         if self._params is None:
             self._params = list(self._target.params())
         return self._params
 
     def are_of(self, grads: list[Any]) -> bool:
-        """Whether the hooks change just these gradients."""
+        """Whether the waiting hooks change exactly these gradients."""
         own = self._arrays
         if own is None or own.odd:
             return False
         return len(grads) == len(own.grads) and all(map(operator.is_, grads, own.grads))
 
-    def make(self) -> None:
-        """Makes the hooks that wait: in one pass, or by Chainer's code if a kernel cannot."""
+    def apply(self) -> None:
+        """Applies the waiting hooks: in one pass, or by Chainer's code if the kernel cannot."""
         hooks, changes, arrays, self._hooks, self.changes = self._hooks, self.changes, self._arrays, [], []
         if not changes or arrays is None:
             return
@@ -101,7 +101,7 @@ class WaitingHooks:
 
 
 class _Arrays(NamedTuple):
-    """What the hooks of an update act on.
+    """The arrays that the hooks of an update read and change.
 
     Args:
         params: The arrays of the parameters that a kernel can change: contiguous and of one dtype.
@@ -117,14 +117,14 @@ class _Arrays(NamedTuple):
 
 
 class _Kind:
-    """What is known of a class of hooks.
+    """How to apply the hooks of one class.
 
     Args:
         hook_class: Chainer's class.
         changes: Returns the changes that a hook makes, given the hook and the arrays.
-        change_odd: Makes a hook, which makes these changes, for an odd parameter.
-        is_for_each: Whether Chainer calls it for each parameter.
-        needs_norm: Whether it reads the gradients.
+        change_odd: Applies a hook to an odd parameter, given the hook, the parameter and the changes.
+        is_for_each: Whether Chainer calls the hook for each parameter.
+        needs_norm: Whether the hook reads the gradients.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class _Kind:
         self._is_for_each = is_for_each
 
     def is_untouched(self, hook: Any) -> bool:
-        """Whether the hook has Chainer's method, called as Chainer's class says."""
+        """Whether the hook has the method of Chainer's class, and Chainer calls it as for that class."""
         is_for_each = getattr(hook, "call_for_each_param", False)
         # A program may have replaced the method before this module was imported.
         namespace = getattr(type(hook).__call__, "__globals__", None)
@@ -150,11 +150,11 @@ class _Kind:
 
 
 def _arrays_of(params: list[Any], dtype: Any = None) -> _Arrays:
-    """Returns the arrays of all initialized parameters, and their gradients. A kernel looks for overlaps.
+    """Returns the arrays of all initialized parameters, and their gradients. The kernel checks for overlaps.
 
     Args:
         params: The parameters.
-        dtype: The dtype of those that are not odd (default: the one with the most elements).
+        dtype: The dtype of the parameters that are not odd (default: the one with the most elements).
 
     Raises:
         ValueError: A parameter has no array of its own on a CPU, no fitting gradient, or a loss scale.
@@ -178,7 +178,7 @@ def _arrays_of(params: list[Any], dtype: Any = None) -> _Arrays:
             dtype = array.dtype
         if array.shape != grad.shape or array.dtype != grad.dtype or not grad.flags.writeable:
             raise ValueError(f"a hook may fail for {param}")
-        # Chainer computes with scalars where an array has no dimensions.
+        # Chainer computes with scalars if an array is zero-dimensional.
         if array.shape and array.dtype == dtype and array.flags.c_contiguous and grad.flags.carray:
             arrays.params.append(array)
             arrays.grads.append(grad)
@@ -191,7 +191,7 @@ def _arrays_of(params: list[Any], dtype: Any = None) -> _Arrays:
         most = max(DTYPES, key=lambda one: sum(grad.size for grad in arrays.all_grads if grad.dtype == one))
         if most != dtype:
             return _arrays_of(params, most)
-        # A kernel sees no overlap with them.
+        # The kernel does not see the odd parameters, so check here for overlaps with them.
         owners = [_owner(array) for param in arrays.odd for array in (param.array, param.grad)]
         owners += map(_owner, (*arrays.params, *arrays.grads))
         if len({*map(id, owners)}) < len(owners):
@@ -220,33 +220,33 @@ def _number(value: Any, arrays: _Arrays) -> float:
     """
     number, dtype = float(value), arrays.params[0].dtype
     if number != value or numpy1.multiply(value, numpy.ones(1, dtype)).dtype != dtype:
-        raise ValueError(f"{value!r} is no number of {dtype}")
+        raise ValueError(f"{value!r} is not a number of {dtype}")
     return number
 
 
-def _all(kind: int, a: float, b: float = 0.0) -> Change:
+def _for_all(kind: int, a: float, b: float = 0.0) -> Change:
     return Change(kind, numpy.array([[a, b]]))
 
 
 def _weight_decay(hook: Any, arrays: _Arrays) -> list[Change]:
-    return [_all(ADD, _number(hook.rate, arrays))]
+    return [_for_all(ADD, _number(hook.rate, arrays))]
 
 
 def _lasso(hook: Any, arrays: _Arrays) -> list[Change]:
-    return [_all(SIGN, _number(hook.rate, arrays))]
+    return [_for_all(SIGN, _number(hook.rate, arrays))]
 
 
 def _hard_clipping(hook: Any, arrays: _Arrays) -> list[Change]:
     lower, upper = _number(hook.lower_bound, arrays), _number(hook.upper_bound, arrays)
     if not (lower and upper):
         raise ValueError("where a bound is zero, the sign of a zero depends on NumPy's version")
-    return [_all(CLIP, lower, upper)]
+    return [_for_all(CLIP, lower, upper)]
 
 
 def _clipping(hook: Any, arrays: _Arrays) -> list[Change]:
     flat = [grad.ravel() for grad in arrays.all_grads]
     squares = map(numpy.dot, flat, flat)
-    # As Chainer sums them. Python's own sum rounds otherwise since 3.12.
+    # The same sum as in Chainer. Python's own `sum` rounds differently since 3.12.
     norm = numpy.sqrt(numpy.float64(functools.reduce(operator.add, map(float, squares))))
     if norm == 0:
         raise ValueError("Chainer's code warns of a division by zero")
@@ -254,7 +254,7 @@ def _clipping(hook: Any, arrays: _Arrays) -> list[Change]:
     if rate >= 1:
         return []
     _number(numpy1.beside(rate, arrays.grads[0]), arrays)
-    return [_all(SCALE, float(rate))]
+    return [_for_all(SCALE, float(rate))]
 
 
 def _lars(hook: Any, arrays: _Arrays) -> list[Change]:
@@ -266,7 +266,7 @@ def _lars(hook: Any, arrays: _Arrays) -> list[Change]:
             raise ValueError("Chainer's code warns of a division by zero")
         rate = numpy.where(norm > hook.threshold, norm / divisor, 1.0)
         rates.append((_number(numpy1.beside(rate, grad), arrays), 0.0))
-    return [_all(ADD, _number(hook.weight_decay, arrays)), Change(SCALE, numpy.array(rates))]
+    return [_for_all(ADD, _number(hook.weight_decay, arrays)), Change(SCALE, numpy.array(rates))]
 
 
 def _call_for_one(hook: Any, param: Any, changes: list[Change]) -> None:

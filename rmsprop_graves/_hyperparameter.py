@@ -14,9 +14,9 @@ from chainer.optimizer import Hyperparameter as _ChainerHyperparameter
 DEFAULTS = {"lr": 1e-4, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
 NAMES = tuple(DEFAULTS)
 
-# What a rate of 1 or more does.
+# The effect of a rate of 1 or more.
 _AT_ONE = {
-    "alpha": "n and g are no running means, and the step is not scaled by the gradient's deviation",
+    "alpha": "n and g are not running means, and the step is not scaled by the gradient's deviation",
     "momentum": "delta does not decay and may grow without limit",
 }
 _PACKAGES = ("rmsprop_graves", "chainer")
@@ -50,13 +50,13 @@ class Hyperparameter(_ChainerHyperparameter):
 
 
 def as_floats(hyperparam: _ChainerHyperparameter) -> dict[str, float]:
-    """The four values, own or inherited, as Python floats.
+    """Returns the four values, set here or inherited, as Python floats.
 
     Raises:
         TypeError: A value is not one real number.
         ValueError: An array has been changed in place to an invalid number.
     """
-    # Chainer takes ten times as long to find an inherited value as an own one.
+    # Chainer takes ten times as long to find an inherited value as one set on the object.
     while type(hyperparam) is Hyperparameter and [*hyperparam.__dict__] == ["_parent"] and hyperparam._parent:
         hyperparam = hyperparam._parent
     values = {name: getattr(hyperparam, name) for name in NAMES}
@@ -90,7 +90,7 @@ def _checked(name: str, value: Any) -> tuple[Any, float]:
 
 
 def _single(value: Any) -> Any:
-    """The element of a list, tuple or array with dimensions that holds just one; other objects as they are."""
+    """Returns the only element of a list, tuple or array with dimensions, and any other object unchanged."""
     while isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if isinstance(value, chainer.get_array_types()) and value.ndim > 0 and value.size == 1:
@@ -99,7 +99,7 @@ def _single(value: Any) -> Any:
 
 
 def _level_of_the_caller() -> int:
-    """For the calling function, the `stacklevel` of the first frame outside this package and Chainer."""
+    """Returns the `stacklevel`, in the calling function, of the first frame outside this package and Chainer."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _PACKAGES:
         level, frame = level + 1, frame.f_back

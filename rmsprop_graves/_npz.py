@@ -1,4 +1,4 @@
-"""Loading of npz files from untrusted sources."""
+"""Loading npz files from untrusted sources."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: st
     entries = numpy.load(source, allow_pickle=False)
     # NumPy reads the format from the first bytes of a file, zipfile from the last, so the two can disagree.
     if not isinstance(entries, numpy.lib.npyio.NpzFile):
-        raise ValueError(f"{name}: it is not in the npz format (it begins as another)")
+        raise ValueError(f"{name}: it is not in the npz format (it begins like another format)")
     with entries:
         load(obj, Entries(NpzDeserializer(entries, path, strict)), name, names, path)
 
@@ -50,7 +50,7 @@ load_npz.__module__ = "rmsprop_graves"
 
 
 def _checked_names(file: str | BinaryIO, name: str) -> list[str]:
-    """Returns the names of all entries. Reads their headers, and refuses pickled objects."""
+    """Returns the names of all entries, after a check that none is a pickled object."""
     begin = None if isinstance(file, str) else file.tell()
     try:
         with zipfile.ZipFile(file) as archive:

@@ -95,7 +95,7 @@ class RMSpropGraves(GradientMethod):
         return RMSpropGravesRule(self.hyperparam)
 
     def setup(self, link: Any) -> RMSpropGraves:
-        """Sets the model to update, with new rules, no states and no hooks. Returns the optimizer.
+        """Sets the model to update, makes new rules without states, and removes all hooks. Returns the optimizer.
 
         Args:
             link: The model.
@@ -116,7 +116,7 @@ class RMSpropGraves(GradientMethod):
         """Updates every parameter once.
 
         Computes the gradients of ``lossfun``, calls the hooks with timing ``'pre'``, steps every parameter, and calls
-        the hooks with timing ``'post'``. With dynamic loss scaling, gradients that are not finite skip the step.
+        the hooks with timing ``'post'``. With dynamic loss scaling, the step is skipped if a gradient is not finite.
 
         Args:
             lossfun: Called with the other arguments; returns the loss to differentiate (default: None, to use the
@@ -157,17 +157,17 @@ class RMSpropGraves(GradientMethod):
                 # A user's hook or method has run, and may have cleared a gradient.
                 changed = list(self.target.params())
         elif hooks is not None:
-            hooks.make()
+            hooks.apply()
         self._reallocate_cleared_grads_of(changed)
         hooks = self._call_hooks(plan, "post", changed or params)
         if hooks is not None:
-            hooks.make()
+            hooks.apply()
         self.update_loss_scale()
 
     def _call_hooks(self, plan: Plan, timing: str, params: list[Any]) -> WaitingHooks | None:
-        """Calls the hooks. Returns those that wait to be made."""
+        """Calls the hooks of the optimizer. Returns the hooks that wait to be applied, if any."""
         hooks = None
-        # A method of the user's own finds the gradients as Chainer would show them.
+        # If a subclass redefines one of these methods, no hook waits: the method sees the gradients as in Chainer.
         if all(map(self._inherits, ("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"))):
             hooks = WaitingHooks(self.target, params, self._call_hook_now)
         try:
@@ -178,7 +178,7 @@ class RMSpropGraves(GradientMethod):
         return hooks if self._plan is plan else None
 
     def call_hook(self, hook: Any) -> None:
-        """Calls a hook of the optimizer. Chainer's own elementwise hooks may wait for the step of the update."""
+        """Calls a hook of the optimizer. Chainer's own elementwise hooks may be applied together with the step."""
         plan = self._plan
         waiting = None if plan is None else plan.hooks
         if waiting is not None and waiting.take(hook):
@@ -186,7 +186,7 @@ class RMSpropGraves(GradientMethod):
         if waiting is None:
             self._call_hook_now(hook)
             return
-        # A hook may call another one, and look at what it does.
+        # This hook may call another one and read the changed gradients, so none waits meanwhile.
         plan.hooks = None
         try:
             self._call_hook_now(hook)
@@ -208,12 +208,12 @@ class RMSpropGraves(GradientMethod):
             super().reallocate_cleared_grads()
 
     def _reallocate_cleared_grads_of(self, params: list[Any]) -> None:
-        # The list saves a walk over the model, unless the method is a user's own.
+        # Checking the list saves a walk over the model, unless a subclass redefines the method.
         if not self._inherits("reallocate_cleared_grads") or _lacks_grad(params):
             self.reallocate_cleared_grads()
 
     def _inherits(self, name: str) -> bool:
-        """Whether neither the instance nor a class besides this one and its bases defines a method."""
+        """Whether no subclass, mixin or instance redefines a method of this class or its bases."""
         if name in vars(self):
             return False
         others = () if type(self) is RMSpropGraves else set(type(self).__mro__) - set(RMSpropGraves.__mro__)
@@ -264,10 +264,10 @@ def _loss_of(lossfun: Any, args: Any, kwds: Any) -> Any:
 
 
 def _is_of_a_model(value: Any) -> bool:
-    """Whether a value is a model, a class of models, or parameters in any form that other libraries take."""
+    """Whether a value is a model, a model's class, or parameters in a form that other libraries accept."""
     one = value
     while isinstance(one, (dict, list, tuple)) and one:
-        # Of a name and a parameter, the parameter.
+        # The last of a name and a parameter is the parameter.
         one = [*(one.values() if isinstance(one, dict) else one)][-1]
     is_class = isinstance(one, type) and issubclass(one, Link)
     return is_class or isinstance(one, (Link, GeneratorType, Parameter if one is value else Variable))

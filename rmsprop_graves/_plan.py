@@ -23,17 +23,17 @@ class Plan:
     """Updates parameters as ``param.update()`` would in turn, but steps plain ones together.
 
     A parameter is plain if its update is the step of a kernel and nothing else: no hook, loss scale or float32 master,
-    no subclass, and no method set on the instance. A method replaced on Chainer's or this package's class itself is
-    not noticed. Plain parameters wait in a batch, which is stepped before the next special parameter, so that a hook
-    finds the model as Chainer would show it.
+    no subclass, and no method set on the instance. If a program replaces a method of Chainer's or this package's
+    class, plain updates do not call it. Plain parameters wait in a batch, which is stepped before the next special
+    parameter, so that a hook sees the same model as in Chainer.
 
     The arrays of the last update stay alive until the next one, even if the model has moved to another device.
     """
 
     def __init__(self) -> None:
-        # The tables of the last update, in order. One serves again if its arrays are the same.
+        # The tables of the last update, in order. A table is used again if its arrays are the same.
         self._tables: list[Any] = []
-        # While an update calls its hooks: those that wait.
+        # The hooks that wait, while an update calls hooks.
         self.hooks: WaitingHooks | None = None
 
     def __reduce__(self) -> Any:
@@ -45,15 +45,16 @@ class Plan:
 
         Args:
             params: The parameters.
-            hooks: Hooks that are made before the first step, or in its pass.
+            hooks: Hooks to apply before the first step, or in its pass.
 
         Returns:
-            Whether all parameters were plain: then no code of a user has run.
+            Whether all parameters were plain. If so, no user code has run.
 
         Raises:
             ValueError: A gradient or a state has another shape than its parameter, a state is missing, or a parameter
-                or state cannot be written in place; no parameter has moved.
-            TypeError: An array has the wrong dtype or is none; no parameter has moved.
+                or state cannot be written in place; no parameter has been stepped.
+            TypeError: A gradient, parameter or state has the wrong dtype or is not an array; no parameter has been
+                stepped.
         """
         old_tables, self._tables = iter(self._tables), []
         # The plain parameters that wait, by their rules: (parameter, hyperparameters, what `_plain` returned).
@@ -84,9 +85,9 @@ class Plan:
             if values is not None and batch.setdefault(rule, row) is row:
                 continue
             if hooks is not None:
-                hooks.make()
+                hooks.apply()
             if not are_checked:
-                # The batch moves before the rest of the model is looked at.
+                # Check the rest of the model before the batch is stepped.
                 refuse_misfits_of(params)
                 are_checked = True
             step_batch()
@@ -131,8 +132,8 @@ def _step(batch: dict[Any, tuple[Any, ...]], old_tables: Iterator[Any], hooks: W
         if alone or not all(
             hooks.are_of(grads) and table.can_change(addresses, grads) for *_, table, addresses, grads in launches
         ):
-            hooks.make()
-            # Again, for `locate` may have copied gradients.
+            hooks.apply()
+            # Locate again, because `locate` may have copied gradients before the hooks changed them.
             return _step(batch, iter(tables), None)
         changes = hooks.changes
     if alone:
@@ -160,12 +161,12 @@ def _step_alone(param: Any, values: tuple[float, ...], plain: tuple[Any, ...]) -
         param.update_rule.t += 1
         kernels.on_cpu().step(*arrays, **dict(zip(NAMES, values)))
     else:
-        # A state may lie on another device, where Chainer finds it.
+        # A state may be on another device. Chainer's update moves it.
         param.update()
 
 
 def _values(hyperparam: Any) -> tuple[float, ...] | None:
-    """The four values; None if one is missing or not a number, which the ordinary update then reports in turn."""
+    """The four values; None if one is missing or invalid, which the parameter's own update then reports."""
     try:
         return tuple(as_floats(hyperparam).values())
     except Exception:
@@ -203,7 +204,7 @@ def _plain(param: Any, rule: Any) -> tuple[Any, ...] | None:
     except KeyError:
         return None
     device = param._device
-    # An array of another kind is ChainerX's, iDeep's, missing, or of a subclass. The table looks at the states.
+    # An array of another kind is ChainerX's, iDeep's, missing, or of a subclass. The table checks the states.
     if type(device) is CpuDevice:
         if type(array) is not numpy.ndarray or grad is None:
             return None

@@ -42,14 +42,14 @@ def _install() -> None:
     import chainer
 
     if is_half_imported(chainer):
-        # A program may import a private module first, as pickles of 1.0.0 do, and that module then imports Chainer.
-        # It is half imported now, in this thread or in another one that waits for Chainer, but the class needs all of
-        # it: load it anew, inner modules first. The first import then returns the new module.
+        # A program may import a private module of this package first, as pickles of 1.0.0 do, and that module imports
+        # Chainer. Now the module is half imported, in this thread or in another one that waits for Chainer. The class
+        # needs the whole module, so load it again, inner modules first. The first import then returns the new module.
         for name, module in reversed(list(sys.modules.items())):
             if re.fullmatch(r"rmsprop_graves\._[a-z][a-z_]*", name) and is_half_imported(module):
                 _load_anew(name, module)
 
-    # By the private name, which never waits for that other thread.
+    # An import from the private module never waits for that other thread.
     from rmsprop_graves._optimizer import RMSpropGraves
 
     chainer.optimizers.RMSpropGraves = RMSpropGraves

@@ -108,7 +108,7 @@ class RMSpropGravesRule(UpdateRule):
         super().update(param)
 
     def _create_uninitialized_parameter(self, dtype: Any, name: str | None) -> Any:
-        # Chainer 7.8.1 would make one that cannot be pickled and whose gradient cannot be read during an update.
+        # Chainer 7.8.1 would make a master that cannot be pickled and whose gradient cannot be read during an update.
         return _checkpoint.new_master(chainer.initializers.NaN(dtype), name)
 
     def _init_states(self, param: Any) -> None:
@@ -155,7 +155,7 @@ class RMSpropGravesRule(UpdateRule):
             self._step(kernels.on_gpu(), param, arrays)
 
     def _arrays(self, param: Any) -> tuple[Any, ...]:
-        """The arrays of a step in the kernels' order, after a check; an empty tuple without a gradient."""
+        """Returns the checked arrays of a step, in the kernels' order; an empty tuple if there is no gradient."""
         grad = param.grad
         if grad is None:
             return ()
@@ -172,7 +172,7 @@ class RMSpropGravesRule(UpdateRule):
         try:
             kernel.step(*arrays, **as_floats(self.hyperparam))
         except (TypeError, ValueError):
-            # The kernel names the array, this the parameter too.
+            # The kernel's error names the array; this one also names the parameter.
             self._refuse_misfits(param, arrays[0], arrays[1])
             raise
 
@@ -199,13 +199,11 @@ _SINGLE = numpy.dtype(numpy.float32)
 
 
 def refuse_misfits_of(params: Iterable[Any]) -> None:
-    """Refuses what an update cannot use, for every parameter that a rule of this package will step.
-
-    These parameters are initialized, and have a gradient and an enabled rule.
+    """Runs `refuse_misfits` on every initialized parameter with a gradient and an enabled rule of this package.
 
     Raises:
         TypeError: An array or a hyperparameter is of the wrong type; the error names the parameter.
-        ValueError: Any other misfit of an array, or an invalid hyperparameter.
+        ValueError: An array does not fit for another reason, or a hyperparameter is invalid.
     """
     checked = None
     for param in params:
@@ -228,12 +226,12 @@ def refuse_misfits_of(params: Iterable[Any]) -> None:
                 _refuse_hyperparameters(param.name, hyperparam)
                 checked = hyperparam._parent
         state = rule._state
-        # Chainer converts the gradient of a master.
+        # Chainer converts the gradient to the master's dtype.
         is_wide = rule._use_fp32_update and array.dtype == _HALF
         written, converted, has_master = array, grad, False
         if is_wide and rule._fp32_param is not None and not rule._unsettled:
             master = rule._fp32_param._data[0]
-            # A master of another shape is made anew, and a loaded one may be.
+            # The update replaces a master of another shape, and perhaps a loaded one.
             if master is not None and master.shape == array.shape:
                 written, has_master = master, True
                 if type(grad) is type(array) and grad.shape == array.shape and grad.dtype == _HALF:
@@ -252,7 +250,7 @@ def refuse_misfits_of(params: Iterable[Any]) -> None:
             grad,
             state,
             is_wide=is_wide,
-            # An update with a master replaces the parameter's array, and does not write it.
+            # An update with a master replaces the parameter's array instead of writing into it.
             writes_param=has_master or not is_wide,
             # The next update converts a loaded state.
             converts=rule._unsettled,
@@ -269,7 +267,7 @@ def _refuse_hyperparameters(name: str, hyperparam: Any) -> None:
             raise
         raise type(error)(f"parameter {name}: {error}") from error
     except AttributeError:
-        pass  # The update itself says which is missing.
+        pass  # the update itself says which one is missing
 
 
 def refuse_misfits(
@@ -289,10 +287,10 @@ def refuse_misfits(
         name: The name of the parameter.
         param: Its array, or its float32 master.
         grad: Its gradient.
-        state: Its state. None: the update makes one.
-        is_wide: Whether the step is that of a float32 master.
+        state: Its state. If None, the update makes one.
+        is_wide: Whether the step updates a float32 master.
         writes_param: Whether the step writes ``param``.
-        converts: Whether the update converts the state to its dtype before the step.
+        converts: Whether the update converts the state to the required dtype before the step.
         must_be_complete: Whether n, g and delta must be in the state.
 
     Raises:
@@ -305,7 +303,7 @@ def refuse_misfits(
     _refuse_misfit(name, "an array", param, param, "f", floating)
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
     is_on_gpu = isinstance(param, cuda.ndarray)
-    # On a CPU a step computes with any dtype. CuPy's kernels take one.
+    # A step on a CPU accepts mixed dtypes, a CuPy kernel only one.
     dtypes = [_SINGLE if is_wide else param.dtype]
     if not is_on_gpu and (is_wide or param.dtype == _HALF):
         # float32 updates may have been switched on or off after the states were made.
@@ -333,7 +331,7 @@ def refuse_misfits(
 
 
 def _match(param: Any, grad: Any, n: Any, g: Any, delta: Any) -> bool:
-    """Whether five arrays are alike and plain, as they usually are; faster than a look at each."""
+    """Whether five arrays have the same plain type, floating dtype and shape: a fast check of the usual case."""
     kind = type(param)
     if kind is not numpy.ndarray and kind is not cuda.ndarray:
         return False
@@ -363,7 +361,7 @@ def _refuse_misfit(name: str, what: str, array: Any, param: Any, kinds: str, num
 
 
 def _refuse_unwritable(name: str, what: str, array: Any, param: Any) -> None:
-    # The update copies a state to the parameter's device, and only writes the copy.
+    # An update copies a state from another device first, and writes only the copy.
     if isinstance(array, numpy.ndarray if isinstance(param, numpy.ndarray) else cuda.ndarray):
         fault = fault_of(array)
         if fault:

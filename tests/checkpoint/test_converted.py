@@ -71,7 +71,9 @@ def test_a_wide_n_may_overflow_in_float16_but_g_may_not(load_entries):
     assert numpy.isinf(optimizer.target.p1.update_rule.state["n"][0])
     for name in ("g", "delta"):
         broken = {**entries, f"p1/{name}": numpy.array([1e6, 1, 1, 1], "f4")}
-        with pytest.raises(ValueError, match=rf"/p1/{name}: found 1000000\.0, expected what fits into float16"):
+        with pytest.raises(
+            ValueError, match=rf"/p1/{name}: found 1000000\.0, expected a number that fits into float16"
+        ):
             load_entries(broken, fresh("f2"))
 
 

@@ -39,7 +39,7 @@ FILES = {
     ),
     "another model, not its optimizer": (
         lambda: {f"l{i}/W": numpy.ones(2) for i in range(9)},
-        "this is no optimizer's file: it holds l0/W, l1/W, l2/W and 6 more",
+        "this is not an optimizer's file: it holds l0/W, l1/W, l2/W and 6 more",
     ),
     "a snapshot": (
         snapshot,
@@ -47,18 +47,18 @@ FILES = {
     ),
     "another model's optimizer": (
         lambda: of_another_model(2),
-        "the file has other/p0, other/p1, other/p2, which the model has not; the model has p0, p1, p2",
+        "the file has other/p0, other/p1, other/p2, which the model does not have; the model has p0, p1, p2",
     ),
     "another model's optimizer, before its first update": (
         lambda: of_another_model(0),
-        "the file has other/p0, other/p1, other/p2, which the model has not; the model has p0, p1, p2",
+        "the file has other/p0, other/p1, other/p2, which the model does not have; the model has p0, p1, p2",
     ),
     "Adam": (
         lambda: entries_of_class("Adam"),
         "this looks like the file of another optimizer: it holds m, t, v of each parameter",
     ),
     "MomentumSGD": (lambda: entries_of_class("MomentumSGD"), "the file of another optimizer: it holds t, v of each"),
-    "nothing": (dict, "t: it is not in the checkpoint; the file holds nothing here"),
+    "nothing": (dict, "t: it is not in the checkpoint; the file has no entries here"),
 }
 
 

@@ -102,12 +102,12 @@ DAMAGES = {
     "n too large for the dtype": (
         replaced("p1/n", numpy.array([1, 2, 1e300, 3])),
         ValueError,
-        r"/p1/n: found 1e\+300, expected what fits into float32",
+        r"/p1/n: found 1e\+300, expected a number that fits into float32",
     ),
     "delta too large for the dtype": (
         replaced("p1/delta", numpy.array([1, 2, 1e300, 3])),
         ValueError,
-        r"/p1/delta: found 1e\+300, expected what fits into float32",
+        r"/p1/delta: found 1e\+300, expected a number that fits into float32",
     ),
 }
 
