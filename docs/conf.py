@@ -22,7 +22,6 @@ extensions = [
     "completeness",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.doctest",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
@@ -63,5 +62,5 @@ class ConsoleLexer(PythonConsoleLexer):
 
 
 def setup(app):
-    """Use the lexer for blocks of doctest."""
+    """Use the lexer for Python sessions."""
     app.add_lexer("pycon", ConsoleLexer)

@@ -40,7 +40,7 @@ def table(header, rows):
 def with_tables(page):
     """Returns the page with new tables between its markers."""
     for name, text in (("repairs", repairs()), ("advice", advice())):
-        begin, end = f"% begin: {name}\n\n", f"\n% end: {name}\n"
+        begin, end = f"<!-- begin: {name} -->\n\n", f"\n<!-- end: {name} -->\n"
         before, _, rest = page.partition(begin)
         _, found, after = rest.partition(end)
         assert found, f"{PAGE} has no markers for {name}"

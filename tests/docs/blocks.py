@@ -18,8 +18,8 @@ PAGES = {
 }
 PROMPT = re.compile(r">>> |\.\.\.(?: |$)|[$>] ")
 BLOCK = re.compile(
-    r"(?:^ *(?:%|<!--)(?P<comment>[^\n]*?)(?: -->)?\n\s*)?"
-    r"^(?P<indent> *)(?P<fence>```+) *\{?(?P<language>[\w-]+)\}?[^\n]*\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
+    r"(?:^<!--(?P<comment>[^\n]*?)(?: -->)?\n\s*)?"
+    r"^(?P<indent> *)(?P<fence>```+) *(?P<language>[\w-]+) *\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
     re.M | re.S,
 )
 
@@ -27,8 +27,7 @@ BLOCK = re.compile(
 class Block(NamedTuple):
     """A block of code."""
 
-    language: str  # or the directive
-    options: dict[str, str]
+    language: str
     text: str
     comment: str  # before the block
 
@@ -44,7 +43,9 @@ class Block(NamedTuple):
     def output(self):
         """The lines that the block shows as output."""
         lines = self.text.splitlines()
-        return "\n".join(line for line in lines if not PROMPT.match(line)) if PROMPT.match(lines[0]) else ""
+        if PROMPT.match(lines[0]):
+            return "\n".join(line for line in lines if not PROMPT.match(line))
+        return self.comment[len(" prints: ") :] if self.comment.startswith(" prints: ") else ""
 
     def is_shown(self, expected, output):
         """Whether an output is as expected, apart from whitespace, dots and numbers that a comment says to differ."""
@@ -55,12 +56,9 @@ class Block(NamedTuple):
 
 
 def blocks_of(page, *languages):
-    """Return a page's blocks of some languages or directives, or of all that show code."""
+    """Return a page's blocks of code in some languages or, without any, in all."""
     blocks = []
     for match in BLOCK.finditer(page):
         text = textwrap.dedent(match["text"])
-        options, text = re.fullmatch(r"((?::[\w-]+:[^\n]*\n)*)\n*(.*)", text, re.S).groups()
-        options = dict(re.findall(r"^:([\w-]+): *(.*)$", options, re.M))
-        blocks.append(Block(match["language"], options, text, match["comment"] or ""))
-    languages = languages or ("code-block", "console", "doctest", "python", "testcode", "text", "toml")
-    return [block for block in blocks if block.language in languages]
+        blocks.append(Block(match["language"], text, match["comment"] or ""))
+    return [block for block in blocks if not languages or block.language in languages]

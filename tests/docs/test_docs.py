@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ import rmsprop_graves
 TEXTS = {"README.md": README, **PAGES}
 # A word of a command or its output, and the modules that the command needs.
 NEEDS = {"mpiexec": ["mpi4py"], "train_digits.py": ["sklearn", "matplotlib"], "numba": ["numba"], "h5py": ["h5py"]}
-# A word of a page's Python code, and the module that the page needs. A block that needs another has a :skipif:.
+# A word of a page's Python code, and the module that the page needs. A block that needs another says so in a comment.
 PYTHON_NEEDS = {"matplotlib": "matplotlib", '"numba"': "numba"}
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+|:::+) *\{?(?P<language>[\w:-]*)\}? *(?P<argument>.*)$", re.M)
 END = "== end of the output"
@@ -120,7 +121,7 @@ def test_the_check_finds_a_command_that_prints_something_else(block, fault, tmp_
 
 def test_a_block_that_is_not_run_says_why():
     """The reason is in a comment before it."""
-    page = "% not run: it takes hours\n\n```console\n$ python train.py\n```\n"
+    page = "<!-- not run: it takes hours -->\n\n```console\n$ python train.py\n```\n"
     assert commands_of(page) == []
     assert len(commands_of(page.partition("\n")[2])) == 1
     with pytest.raises(AssertionError, match="has no reason"):
@@ -135,27 +136,29 @@ def test_commands_of_a_page_can_be_pasted_into_a_shell(name):
 
 
 def python_of(page):
-    """Return a page's blocks of Python that are not skipped, each with its output."""
-    code = []
-    for block in blocks_of(page, "doctest", "python", "testcode", "testoutput"):
-        if block.language == "testoutput":
-            code[-1] = (code[-1][0], block.text)
-        elif not eval(block.options.get("skipif", "False")):
-            code.append((block, block.output))
-    return code
+    """Return a page's blocks of Python, except those that need a module or a GPU that is not there."""
+    return [block for block in blocks_of(page, "pycon", "python") if can_run(block)]
+
+
+def can_run(block):
+    """Whether the module that a block needs is installed and, for CuPy, finds a GPU."""
+    needed = re.fullmatch(r" needs: (\w+)", block.comment)
+    if not needed or not find_spec(needed[1]):
+        return not needed
+    return needed[1] != "cupy" or importlib.import_module("cupy").is_available()
 
 
 def faults_of_python(page, folder):
     """Paste a page's Python code into one interpreter, block after block; return the differences from the page."""
     code = python_of(page)
-    pasted = ["import sys; sys.ps1 = sys.ps2 = ''", *(block.copied for block, _ in code)]
+    pasted = ["import sys; sys.ps1 = sys.ps2 = ''", *(block.copied for block in code)]
     # The first Enter ends the last line, and the second an indented block.
     script = "".join(f"{block}\n\nprint('\\n{END}')\n" for block in pasted)
     outputs = run(sys.executable, "-i", "-q", "-u", folder=folder, script=script).split(f"\n{END}\n")[1:-1]
     faults = [] if len(outputs) == len(code) else [f"only {len(outputs)} of {len(code)} blocks were run"]
-    for (block, expected), output in zip(code, outputs):
-        if not block.is_shown(expected, output):
-            faults.append(f"pasted:\n{block.copied}\nshown:\n{expected}\ngot:\n{output}")
+    for block, output in zip(code, outputs):
+        if not block.is_shown(block.output, output):
+            faults.append(f"pasted:\n{block.copied}\nshown:\n{block.output}\ngot:\n{output}")
     return faults
 
 
@@ -173,7 +176,7 @@ def test_python_of_a_page_prints_the_output_on_the_page_when_it_is_pasted(name, 
 @pytest.mark.parametrize("name", TEXTS)
 def test_python_of_a_page_can_be_pasted_line_by_line(name):
     """This includes the blocks that are skipped for a module that is not installed."""
-    for block in blocks_of(TEXTS[name], "doctest", "python", "testcode"):
+    for block in blocks_of(TEXTS[name], "pycon", "python"):
         lines = []
         for line in f"{block.copied}\n\n".split("\n"):
             lines.append(line)
@@ -186,7 +189,7 @@ def lost_outputs(page):
     """Return the statements whose values Python 3.13 and newer do not show when their block is pasted."""
     return [
         example.source
-        for block in blocks_of(page, "doctest")
+        for block in blocks_of(page, "pycon")
         for example in doctest.DocTestParser().get_examples(block.text)[:-1]
         if example.want and not example.source.startswith(("print(", "for ", "with "))
     ]
@@ -213,7 +216,7 @@ def test_python_of_a_page_prints_all_values_but_the_last_of_a_block(name):
 )
 def test_the_check_finds_python_that_prints_something_else(block, fault, tmp_path):
     """It also finds an indented block that the next statement follows without an empty line."""
-    faults = faults_of_python(f"Text.\n\n```{{doctest}}\n{block}\n```\n", tmp_path)
+    faults = faults_of_python(f"Text.\n\n```pycon\n{block}\n```\n", tmp_path)
     assert faults == [] if fault is None else fault in faults[0]
 
 
@@ -227,7 +230,7 @@ def test_the_check_finds_python_that_prints_something_else(block, fault, tmp_pat
 )
 def test_numbers_may_differ_after_a_comment_that_says_why(comment, shown, accepted, tmp_path):
     """Words may not."""
-    page = f"% {comment}\n```{{doctest}}\n>>> print('loss', 3.5)\n{shown}\n```\n"
+    page = f"<!-- {comment} -->\n```pycon\n>>> print('loss', 3.5)\n{shown}\n```\n"
     assert (faults_of_python(page, tmp_path) == []) == accepted
 
 
@@ -235,24 +238,26 @@ def test_the_check_finds_values_that_are_not_shown():
     """Only the last value of a block is shown, so values before it are printed."""
     block = ">>> {}\n2\n>>> 1 + 1\n2\n"
     for statement, lost in [("1 + 1", ["1 + 1\n"]), ("print(1 + 1)", [])]:
-        assert lost_outputs(f"```{{doctest}}\n{block.format(statement)}```\n") == lost
+        assert lost_outputs(f"```pycon\n{block.format(statement)}```\n") == lost
 
 
 def unrun(page):
-    """Return the opening lines of blocks of Python or commands that no test runs, or that a reader lacks."""
-    shells = {"bash", "sh", "shell", "shell-session", "zsh"}
-    pythons = {"python", "python3", "py", "pycon", "ipython", "ipython3"}
-    hidden = {"testsetup", "testcleanup"}
-    blocks = FENCE.finditer(page)
-    words = ({block["language"], block["argument"].strip()} for block in FENCE.finditer(page))
-    return [block[0] for block, either in zip(blocks, words) if either & (shells | pythons | hidden)]
+    """Return the opening lines of blocks of Python or commands that no test runs."""
+    shells = {"bash", "console", "sh", "shell", "shell-session", "zsh"}
+    pythons = {"doctest", "ipython", "ipython3", "py", "pycon", "python", "python3", "testcode", "testsetup"}
+    return [
+        block[0]
+        for block in FENCE.finditer(page)
+        if {block["language"], block["argument"].strip()} & (shells | pythons)
+        and not re.fullmatch(r" *```+(console|pycon|python) *", block[0])
+    ]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_of_a_page_is_run_by_a_test(name):
-    """Python is in blocks of doctest or testcode, and commands are in blocks of console."""
+    """Python is in blocks of pycon or python, and commands are in blocks of console."""
     assert unrun(PAGES[name]) == []
-    for opening in ("```python", "~~~ py", "  ````pycon", ":::{code-block} python", "```{code} sh", "```{testsetup}"):
+    for opening in ("```py", "~~~ pycon", ":::{code-block} python", "```{code} sh", "```{doctest}", "```{console}"):
         assert unrun(f"{PAGES[name]}\n{opening}\n1\n") == [opening]
 
 
