@@ -94,9 +94,9 @@ def _option(name: str, function: str, instead: str) -> Advice:
     )
 
 
-_TRAIN = "write `with chainer.using_config('train', False):` around the call, or `True`"
-_VOLATILE = "write `with chainer.no_backprop_mode():` around the calls"
-_USE_CUDNN = "leave it out, or write `with chainer.using_config('use_cudnn', 'never'):` around the call"
+_TRAIN = "put the call under `with chainer.using_config('train', False):`; `True` is for training"
+_VOLATILE = "put the calls under `with chainer.no_backprop_mode():`"
+_USE_CUDNN = "remove it, or put the call under `with chainer.using_config('use_cudnn', 'never'):`"
 
 ADVICE: tuple[Advice, ...] = (
     # NumPy.
@@ -305,32 +305,32 @@ ADVICE: tuple[Advice, ...] = (
     _option(
         "deterministic",
         "a convolution",
-        "write `with chainer.using_config('cudnn_deterministic', True):` around the call",
+        "put the call under `with chainer.using_config('cudnn_deterministic', True):`",
     ),
     _argument(
         "`extensions.snapshot` and other extensions",
         "trigger",
         "Chainer 2",
-        "give it to `trainer.extend(extension, trigger=trigger)`",
+        "pass it to `trainer.extend(extension, trigger=trigger)`",
         "chainer",
     ),
     Advice(
         "`chainer.cuda.init()`",
         "Chainer 2",
-        "leave it out: CuPy initializes itself",
+        "remove the call: CuPy initializes itself",
         AttributeError,
         r"module 'chainer\.backends\.cuda' has no attribute 'init'",
     ),
     Advice(
         "`model.to_intel64()` without iDeep",
         "",
-        "leave it out: iDeep has no release for today's Python",
+        "remove the call: iDeep has no release for today's Python",
         RuntimeError,
         "iDeep is not available",
         by="chainer",
     ),
     Advice(
-        "the download of MNIST",
+        "downloading MNIST",
         "",
         "put `train.npz` and `test.npz`, with the images as `x` and the labels as `y`, into "
         "`$CHAINER_DATASET_ROOT/pfnet/chainer/mnist`",
@@ -342,7 +342,7 @@ ADVICE: tuple[Advice, ...] = (
     Advice(
         "sending a local function or a lambda to a process that is not forked",
         "",
-        "define it at the top of its module, or begin with `multiprocessing.set_start_method('fork')`",
+        "define it at the top of its module, or start with `multiprocessing.set_start_method('fork')`",
         (AttributeError, pickle.PicklingError),
         r"Can't (get|pickle) local object",
         through="multiprocessing.reduction",
@@ -494,7 +494,7 @@ ADVICE: tuple[Advice, ...] = (
             "simps": "`scipy.integrate.simpson`",
         },
     ),
-    _argument("`matplotlib.use`", "warn", "Matplotlib 3.3", "leave it out", "matplotlib"),
+    _argument("`matplotlib.use`", "warn", "Matplotlib 3.3", "remove it", "matplotlib"),
     Advice(
         "`normed=` of `pyplot.hist`",
         "Matplotlib 3.1",

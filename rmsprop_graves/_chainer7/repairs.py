@@ -122,14 +122,14 @@ REPAIRS = (
         "chainer.optimizer_hooks.gradient_clipping",
         "GradientClipping",
         "NumPy 2.0",
-        "float16 gradients of zero, where the sum of squares overflows; different last bits in float32",
+        "zero gradients if the sum of squares overflows in float16; rounding differences in float32",
         {"sum(dots)": "_numpy1.sum_of(dots)", "grad *= rate": "grad *= _numpy1.beside(rate, grad)"},
     ),
     Repair(
         "chainer.optimizer_hooks.gradient_lars",
         "GradientLARS",
         "NumPy 2.0",
-        "infinite float16 parameters, where the norm of a gradient rounds to zero; different last bits in float32",
+        "infinite parameters if the norm of a gradient rounds to zero in float16; rounding differences in float32",
         {
             "self.eps + g_norm + self.weight_decay * p_norm": (
                 "_numpy1.add(self.eps, g_norm) + _numpy1.multiply(self.weight_decay, p_norm)"
@@ -142,7 +142,7 @@ REPAIRS = (
         "chainer.optimizer_hooks.weight_decay",
         "WeightDecay with a NumPy scalar as rate, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "different last bits",
+        "rounding differences",
         {
             "rate *= param._loss_scale": "rate = _numpy1.multiply(rate, param._loss_scale)",
             "g += rate * p\n": "g += _numpy1.multiply(rate, p)\n",
@@ -152,14 +152,14 @@ REPAIRS = (
         "chainer.optimizer_hooks.lasso",
         "Lasso with a NumPy scalar as rate, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "different last bits",
+        "rounding differences",
         {"g += self.rate * sign\n": "g += _numpy1.multiply(self.rate, sign)\n"},
     ),
     Repair(
         "chainer.link_hooks.spectral_normalization",
         "SpectralNormalization",
         "NumPy 2.0",
-        "InvalidType with a NumPy scalar as eps, different last bits",
+        "InvalidType with a NumPy scalar as eps, rounding differences",
         {"v / (norm + eps)": "v / _numpy1.beside(_numpy1.add(norm, eps), v)"},
     ),
     Repair(
@@ -185,21 +185,21 @@ REPAIRS = (
         "chainer.optimizer",
         "every optimizer with NumPy scalars as hyperparameters, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "float64 states of float32 parameters, nan in float16, different last bits",
+        "float64 states of float32 parameters, nan in float16, rounding differences",
         {"self.update_core_cpu(param)": "_numpy1.update_core_cpu(self, param)"},
     ),
     Repair(
         "chainer.optimizers.smorms3",
         "SMORMS3 of zero-dimensional parameters",
         "NumPy 2.0",
-        "nan in float16, different last bits in float32",
+        "nan in float16, rounding differences in float32",
         {"1 / (mem + 1)\n": "1 / _numpy1.add(mem, 1)\n"},
     ),
     Repair(
         "chainer.optimizers.msvag",
         "MSVAG with a NumPy scalar as beta, or of zero-dimensional parameters",
         "NumPy 2.0",
-        "float64 states of float32 parameters, different last bits",
+        "float64 states of float32 parameters, rounding differences",
         {
             "self.beta_power = self.hyperparam.beta": "self.beta_power = float(self.hyperparam.beta)",
             "m / (1 - self.beta_power)": "m / _numpy1.beside(1 - self.beta_power, m)",
@@ -210,7 +210,7 @@ REPAIRS = (
         "chainer.optimizers.adam",
         "AdaBound and AMSBound with a NumPy scalar as alpha",
         "NumPy 2.0",
-        "different last bits",
+        "rounding differences",
         {"self.initial_alpha = self.hyperparam.alpha": "self.initial_alpha = float(self.hyperparam.alpha)"},
     ),
     *(
@@ -258,7 +258,7 @@ REPAIRS = (
     ),
     Repair(
         "chainer.functions.math.basic_math",
-        "arithmetic of integer Variables with numbers outside of their range",
+        "arithmetic of integer Variables with numbers outside their range",
         "NumPy 2.0",
         "OverflowError: Python integer out of bounds",
         {"x.dtype.type(value)": "_numpy1.cast(value, x.dtype)"},
@@ -312,7 +312,7 @@ REPAIRS = (
         "chainer.functions.activation.leaky_relu",
         "F.leaky_relu of float16 with a NumPy scalar as slope",
         "NumPy 2.0",
-        "different last bits",
+        "rounding differences",
         _as_numbers("slope"),
     ),
     Repair(
@@ -421,7 +421,7 @@ REPAIRS = (
     ),
     Repair(
         "chainer.functions.connection.deconvolution_2d",
-        "the gradient of a deconvolution with respect to its weight alone",
+        "the gradient of only the weight of a deconvolution",
         "Chainer 7.0",
         "ValueError: not enough values to unpack",
         {"self._set_cover_all(x, W)\n": "self._set_cover_all(x.shape, W.shape)"},
@@ -460,7 +460,7 @@ REPAIRS = (
         "chainer.iterators.multiprocess_iterator",
         "MultiprocessIterator",
         "Python 3.14, whose default start method is forkserver",
-        "training that hangs if workers cannot start, or if the dataset raises an exception",
+        "a training that hangs if workers cannot start or the dataset raises an exception",
         {
             "self._pool = multiprocessing.Pool(": "self._pool = _workers.Pool(",
             "                alive = self._task()": "                alive = _workers.run_task(self)",
@@ -484,7 +484,7 @@ REPAIRS = (
     ),
     Repair(
         "chainer.serializers.hdf5",
-        "hdf5 snapshots of a trainer by Chainer 1 and 2",
+        "loading hdf5 snapshots of a trainer saved by Chainer 1 or 2",
         "Chainer 3.0, whose triggers have entries",
         "ValueError: Inexistent group is specified",
         # The triggers catch the KeyError that an npz file gives.
@@ -494,7 +494,7 @@ REPAIRS = (
         "chainer.training.extensions.snapshot_writers",
         "ProcessWriter, ProcessQueueWriter, ThreadWriter and ThreadQueueWriter",
         "Python 3.14, whose default start method is forkserver",
-        "snapshots that are not written, without an error, or training that never ends",
+        "missing snapshots without an error, or a training that never ends",
         {
             "self._worker.join()": "_workers.join(self._worker, self._filename)",
             "return threading.Thread(": "return _workers.Thread(",
@@ -511,7 +511,7 @@ REPAIRS = (
             f"chainer.training.extensions.{module}",
             f"snapshots of arrays on a CPU by {writers}",
             "Chainer 6, which added writers",
-            "files that mix numbers of several iterations, because training went on while they were written",
+            "files that mix the numbers of several iterations, because training continues while they are written",
             changes,
         )
         for module, writers, changes in (
@@ -527,7 +527,7 @@ REPAIRS = (
             ),
             (
                 "_snapshot",
-                "a program's own writer that runs while training goes on",
+                "a program's own writer that runs in the background",
                 {
                     "self.writer(filename, outdir, serialized_target)": (
                         "self.writer(filename, outdir, _workers.copied_for(self.writer, serialized_target))"
@@ -675,14 +675,14 @@ REPAIRS = (
         "chainerrl.agents.acer",
         "the trust region of ACER in ChainerRL 0.8",
         "NumPy 2.0",
-        "sums of dot products in float32, different last bits",
+        "sums of dot products in float32, rounding differences",
         {f"np.dot(kp.ravel(), {b}.ravel())": f"float(np.dot(kp.ravel(), {b}.ravel()))" for b in ("gp", "kp")},
     ),
     Repair(
         "chainerrl.agents.ppo",
         "advantages of PPO and TRPO in ChainerRL 0.8",
         "NumPy 2.0",
-        "advantages and value targets summed in float32, different last bits of the losses",
+        "advantages and value targets summed in float32, rounding differences in the losses",
         {
             "transition['v_pred'] = v_pred": "transition['v_pred'] = _numpy1.number(v_pred)",
             "transition['next_v_pred'] = next_v_pred": "transition['next_v_pred'] = _numpy1.number(next_v_pred)",
@@ -695,7 +695,7 @@ REPAIRS = (
         "chainerrl.agents.pcl",
         "PCL in ChainerRL 0.8 with rewards that are NumPy scalars",
         "NumPy 2.0",
-        "different last bits",
+        "rounding differences",
         {"self.gamma ** i * rewards[t + i]": "self.gamma ** i * _numpy1.number(rewards[t + i])"},
     ),
     Repair(
@@ -709,14 +709,14 @@ REPAIRS = (
         "chainerrl.replay_buffers.prioritized",
         "prioritized replay in ChainerRL 0.8",
         "NumPy 2.0",
-        "priorities summed in float32: different samples, eventually even removed ones",
+        "priorities summed in float32: different samples, later even of removed entries",
         {"_clip_error(d) + self.eps": "_numpy1.number(_clip_error(d)) + self.eps"},
     ),
     Repair(
         "chainerrl.experiments.hooks",
         "learning rates that decay in ChainerRL 0.8",
         "NumPy 2.0",
-        "different last bits",
+        "rounding differences",
         {
             "value = np.interp(step,\n                          [1, self.total_steps],\n"
             "                          [self.start_value, self.stop_value])": (
@@ -726,7 +726,7 @@ REPAIRS = (
     ),
     Repair(
         "chainerrl.experiments.evaluator",
-        "evaluation in ChainerRL 0.8, where a reward is an array of one element",
+        "evaluation in ChainerRL 0.8 with rewards that are arrays of one element",
         "NumPy 2.4",
         "TypeError: only 0-dimensional arrays can be converted to Python scalars",
         {f"float({name})": f"float(np.asarray({name}).item())" for name in ("r", "test_r")},

@@ -77,7 +77,7 @@ HABITS = {
     "`trigger=`": [CHAINER + "chainer.training.extensions.snapshot(trigger=(1, 'epoch'))"],
     "`chainer.cuda.init()`": ["from chainer import cuda\ncuda.init()"],
     "`model.to_intel64()`": [CHAINER + "model.to_intel64()"],
-    "the download of MNIST": ["import chainer\nchainer.datasets.get_mnist()"],
+    "downloading MNIST": ["import chainer\nchainer.datasets.get_mnist()"],
     "sending a local function": [WORK],
     "`thread.isAlive`": ["import threading\nthread = threading.Thread()\nthread.isAlive()"],
     "`hmac.new`": ["import hmac\nhmac.new(b'1', b'2')"],
