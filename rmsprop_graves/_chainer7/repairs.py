@@ -421,7 +421,7 @@ REPAIRS = (
     ),
     Repair(
         "chainer.functions.connection.deconvolution_2d",
-        "the gradient of only the weight of a deconvolution",
+        "the gradient of a deconvolution with respect to its weight alone",
         "Chainer 7.0",
         "ValueError: not enough values to unpack",
         {"self._set_cover_all(x, W)\n": "self._set_cover_all(x.shape, W.shape)"},
@@ -460,7 +460,7 @@ REPAIRS = (
         "chainer.iterators.multiprocess_iterator",
         "MultiprocessIterator",
         "Python 3.14, whose default start method is forkserver",
-        "a training that hangs if workers cannot start or the dataset raises an exception",
+        "training that hangs if workers cannot start, or if the dataset raises an exception",
         {
             "self._pool = multiprocessing.Pool(": "self._pool = _workers.Pool(",
             "                alive = self._task()": "                alive = _workers.run_task(self)",
@@ -494,7 +494,7 @@ REPAIRS = (
         "chainer.training.extensions.snapshot_writers",
         "ProcessWriter, ProcessQueueWriter, ThreadWriter and ThreadQueueWriter",
         "Python 3.14, whose default start method is forkserver",
-        "missing snapshots without an error, or a training that never ends",
+        "snapshots that are not written, without an error, or training that never ends",
         {
             "self._worker.join()": "_workers.join(self._worker, self._filename)",
             "return threading.Thread(": "return _workers.Thread(",
@@ -511,7 +511,7 @@ REPAIRS = (
             f"chainer.training.extensions.{module}",
             f"snapshots of arrays on a CPU by {writers}",
             "Chainer 6, which added writers",
-            "files that mix the numbers of several iterations, because training continues while they are written",
+            "files that mix numbers of several iterations, because training went on while they were written",
             changes,
         )
         for module, writers, changes in (
@@ -527,7 +527,7 @@ REPAIRS = (
             ),
             (
                 "_snapshot",
-                "a program's own writer that runs in the background",
+                "a program's own writer that runs while training goes on",
                 {
                     "self.writer(filename, outdir, serialized_target)": (
                         "self.writer(filename, outdir, _workers.copied_for(self.writer, serialized_target))"
