@@ -19,7 +19,8 @@ PAGES = {
 PROMPT = re.compile(r">>> |\.\.\.(?: |$)|[$>] ")
 BLOCK = re.compile(
     r"(?:^<!--(?P<comment>[^\n]*?)(?: -->)?\n\s*)?"
-    r"^(?P<indent> *)(?P<fence>```+) *(?P<language>[\w-]+) *\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
+    r"^(?P<indent> *)(?P<fence>```+) *(?P<language>[\w-]+) *\n(?P<text>.*?)^(?P=indent)(?P=fence) *$"
+    r"(?:(?=\n\n```text\n(?P<printed>.*?)^``` *$))?",
     re.M | re.S,
 )
 
@@ -30,6 +31,7 @@ class Block(NamedTuple):
     language: str
     text: str
     comment: str  # before the block
+    printed: str  # in a block of text directly after the block
 
     @property
     def copied(self):
@@ -41,11 +43,11 @@ class Block(NamedTuple):
 
     @property
     def output(self):
-        """The lines that the block shows as output."""
+        """The output that the page shows, or that a comment tells if it differs from machine to machine."""
         lines = self.text.splitlines()
         if PROMPT.match(lines[0]):
             return "\n".join(line for line in lines if not PROMPT.match(line))
-        return self.comment[len(" prints: ") :] if self.comment.startswith(" prints: ") else ""
+        return self.comment[len(" prints: ") :] if self.comment.startswith(" prints: ") else self.printed
 
     def is_shown(self, expected, output):
         """Whether an output is as expected, apart from whitespace, dots and numbers that a comment says to differ."""
@@ -60,5 +62,5 @@ def blocks_of(page, *languages):
     blocks = []
     for match in BLOCK.finditer(page):
         text = textwrap.dedent(match["text"])
-        blocks.append(Block(match["language"], text, match["comment"] or ""))
+        blocks.append(Block(match["language"], text, match["comment"] or "", match["printed"] or ""))
     return [block for block in blocks if not languages or block.language in languages]

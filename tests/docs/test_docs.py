@@ -220,6 +220,14 @@ def test_the_check_finds_python_that_prints_something_else(block, fault, tmp_pat
     assert faults == [] if fault is None else fault in faults[0]
 
 
+@pytest.mark.parametrize(("shown", "accepted"), [("2", True), ("3", False)])
+def test_a_block_of_text_after_a_script_is_its_output(shown, accepted, tmp_path):
+    """Unless a comment before the script says what it prints."""
+    page = f"```python\nprint(1 + 1)\n```\n\n```text\n{shown}\n```\n"
+    assert (faults_of_python(page, tmp_path) == []) == accepted
+    assert faults_of_python(f"<!-- prints: 2 -->\n{page}", tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("comment", "shown", "accepted"),
     [
