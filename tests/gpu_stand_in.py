@@ -12,12 +12,13 @@ import functools
 import threading
 import weakref
 from bisect import bisect_right
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import chainer
 import numpy
 from chainer.backends import cuda
+from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRule
 from kernels import cpp
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
@@ -69,8 +70,8 @@ class Device:
 class Stream:
     """cupy.cuda.Stream, of the device that is current when it is made."""
 
-    def __init__(self, gpu, ptr=None):
-        """Make a stream of the current device."""
+    def __init__(self, gpu, ptr=None, non_blocking=True):
+        """Make a stream of the current device, which waits for no other."""
         self.gpu, self.device_id = gpu, Device.current_id()
         self.ptr = id(self) if ptr is None else ptr
         self.pending = []
@@ -173,7 +174,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
         """Call a NumPy function, with a new array or `out` as the result."""
-        arrays = [one.host if isinstance(one, ndarray) else one for one in inputs]
+        arrays = hosts_of(inputs)
         if out:
             getattr(ufunc, method)(*arrays, out=out[0].host, **options)
             return out[0]
@@ -189,9 +190,9 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
             return self
         return ndarray.of(self.block.gpu, self.host.astype(dtype))
 
-    def all(self):
-        """Whether every element is true."""
-        return self.host.all()
+    def __bool__(self):
+        """Whether the only element is true."""
+        return bool(self.host)
 
     def copy(self):
         """Return a copy in C order, as CuPy does."""
@@ -205,14 +206,60 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         """Pickle the values and the device."""
         return revived, (self.host, self.block.device_id)
 
-    def get(self):
+    def get(self, stream=None):
         """Return a copy on the host."""
         return self.host.copy()
+
+    def set(self, array):
+        """Write the elements of a NumPy array."""
+        self.host[...] = array
+
+    def __getattr__(self, name):
+        """Return a method of NumPy's, which returns a view of the same memory or an array of the current device."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        method = getattr(self.host, name)
+
+        def call(*arguments, **options):
+            found = method(*hosts_of(arguments), **options)
+            is_view = isinstance(found, numpy.ndarray) and numpy.shares_memory(found, self.host)
+            return self._view(found) if is_view else ndarray.of(self.block.gpu, found)
+
+        return call
+
+
+def hosts_of(arguments):
+    """Return the NumPy arrays of those arguments that are arrays, and the others as they are."""
+    return [one.host if isinstance(one, ndarray) else one for one in arguments]
 
 
 def revived(array, device_id):
     with Device(device_id):
         return ndarray.of(cuda.cupy, array)
+
+
+class Functions:
+    """NumPy's functions, or those of one of its modules, for arrays of the stand-in."""
+
+    def __init__(self, gpu, module):
+        """Take NumPy's module."""
+        self.gpu, self.module = gpu, module
+
+    def __getattr__(self, name):
+        """Return a function that returns an array of the current device, or writes to `out`."""
+        found = getattr(self.module, name)
+        if isinstance(found, ModuleType):
+            return Functions(self.gpu, found)
+        if isinstance(found, numpy.ufunc):
+            return found
+
+        def call(*arguments, out=None, **options):
+            if out is None:
+                return ndarray.of(self.gpu, found(*hosts_of(arguments), **options))
+            found(*hosts_of(arguments), out=out.host, **options)
+            return out
+
+        return call
 
 
 class Launch(NamedTuple):
@@ -249,10 +296,17 @@ class Gpu:
             with Device(device_id):
                 self.streams.append(Stream(self, 0))
         self.cuda = SimpleNamespace(
-            Device=Device, Stream=functools.partial(Stream, self), get_current_stream=self.stream
+            Device=Device,
+            Stream=functools.partial(Stream, self),
+            get_current_stream=self.stream,
+            runtime=SimpleNamespace(getDeviceCount=lambda: DEVICES),
         )
         self.ElementwiseKernel = functools.partial(ElementwiseKernel, self)
         self.RawKernel = functools.partial(RawKernel, self)
+
+    def __getattr__(self, name):
+        """Return NumPy's function or module of a name."""
+        return getattr(Functions(self, numpy), name)
 
     def stream(self):
         """Return the current stream of the current device."""
@@ -280,6 +334,10 @@ class Gpu:
     def zeros_like(self, array):
         """Return a contiguous array of zeros."""
         return ndarray.of(self, numpy.zeros(array.shape, array.dtype))
+
+    def get_array_module(self, *arguments):
+        """Return this module if one argument is an array of a GPU, otherwise NumPy."""
+        return self if any(isinstance(one, ndarray) for one in arguments) else numpy
 
     @contextlib.contextmanager
     def held_back(self):
@@ -317,6 +375,8 @@ class Gpu:
         patch.setattr(cuda, "ndarray", ndarray)
         patch.setattr(cuda, "Device", Device)
         patch.setattr(cuda, "check_cuda_available", lambda: None)
+        patch.setattr(cuda, "elementwise", functools.lru_cache(maxsize=None)(self.ElementwiseKernel))
+        patch.setattr(ChainerRule, "_kernel", None)
         patch.setattr(cuda.GpuDevice, "xp", self)
         patch.setattr(cuda.GpuDevice, "supported_array_types", (ndarray,))
         patch.setattr(chainer, "_array_types", (*chainer.get_array_types(), ndarray))
@@ -325,9 +385,10 @@ class Gpu:
 class ElementwiseKernel:
     """cupy.ElementwiseKernel."""
 
-    def __init__(self, gpu, in_params, out_params, operation, name, preamble):
+    def __init__(self, gpu, in_params, out_params, operation, name, preamble=""):
         """Take CuPy's arguments."""
         self.gpu, self.name = gpu, name
+        self.results = len(out_params.split(","))
         self.kernel = cpp.ElementwiseKernel(in_params, out_params, operation, name, preamble, folder=gpu.folder)
 
     def __call__(self, *arguments):
@@ -345,15 +406,18 @@ class ElementwiseKernel:
                 array is not arrays[0] and array.shape != shape
             ):
                 raise ValueError(f"Out shape is mismatched: {array.shape} and {shape}")
-        hosts = [one.host if isinstance(one, ndarray) else one for one in arguments]
+        hosts = hosts_of(arguments)
         extents = [(one.data.ptr, one.nbytes) for one in arrays if one.flags.c_contiguous]
 
         def work():
             gpu.assert_allocated(device_id, *extents)
             contiguous = [numpy.array(one, order="C") if isinstance(one, numpy.ndarray) else one for one in hosts]
             contiguous[0] = numpy.array(numpy.broadcast_to(hosts[0], shape), order="C")
+            for place, (kind, _) in enumerate(self.kernel.params):
+                if kind == "T" and not isinstance(hosts[place], numpy.ndarray):
+                    contiguous[place] = numpy.full(shape, hosts[place], hosts[-1].dtype)
             self.kernel(*contiguous)
-            for host, result in list(zip(hosts, contiguous))[-4:]:
+            for host, result in list(zip(hosts, contiguous))[-self.results :]:
                 host[...] = result
 
         # The record has no arrays, because it must not keep them alive.

@@ -42,7 +42,7 @@ in_sid() {
 }
 
 between='--ignore=tests/docs --ignore=tests/plan --ignore=tests/test_lives.py --ignore=tests/optimizer/test_random_hooks.py'
-between="$between --ignore=tests/kernels/test_same_bits.py"
+between="$between --ignore=tests/kernels/test_same_bits.py --ignore=tests/gpu"
 oldest=
 whole=$(newest_here)
 for version in 3.8 3.9 3.10 3.11 3.12 3.13 3.14 3.15; do

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy
+import pytest
 from chainer.backends import cuda
 from models import Arrays, assert_same_bits, gradients
 
 GPU = "@cupy:0"
+ON_A_GPU = pytest.param("gpu", marks=pytest.mark.gpu)
+# For a test that the stand-in cannot run.
+on_a_gpu_only = pytest.mark.parametrize("xp", [ON_A_GPU], indirect=True)
 DTYPES = ("f2", "f4", "f8")
 
 
@@ -54,7 +58,7 @@ def set_gradients(model, grads):
     """Give each parameter of a model of `Arrays` a copy of its gradient, on its device."""
     for i, grad in enumerate(grads):
         param = getattr(model, f"p{i}")
-        param.grad = param.device.send(grad).copy()
+        param.grad = param.device.send(grad.copy())
 
 
 def model_and_gradients(dtype="f4", steps=6):

@@ -1,14 +1,15 @@
-"""Fixtures of the tests that need a GPU."""
+"""The GPU of the tests in this folder: a real one, or the stand-in on a CPU."""
 
 from __future__ import annotations
 
 import pytest
 from chainer.backends import cuda
+from gpu.arrays import ON_A_GPU
 
 
-@pytest.fixture(scope="session", autouse=True)
-def xp():
-    """Return CuPy if it has a device; otherwise skip every test of this folder with the reason."""
+@pytest.fixture(scope="session")
+def real():
+    """Return CuPy if it has a device; otherwise skip the test with the reason."""
     try:
         import cupy
 
@@ -21,3 +22,9 @@ def xp():
         "Chainer cannot use CuPy: python -c 'import chainer; chainer.backends.cuda.check_cuda_available()'"
     )
     return cupy
+
+
+@pytest.fixture(params=[ON_A_GPU, "stand-in"], autouse=True)
+def xp(request):
+    """Return CuPy, or the stand-in, so that a test that would fail on any GPU fails without one."""
+    return request.getfixturevalue("gpu" if request.param == "stand-in" else "real")

@@ -13,16 +13,16 @@ from chainer.backends import cuda
 from gpu.arrays import (
     DTYPES,
     assert_same,
+    on_a_gpu_only,
     on_gpu,
     start_at,
     varied_gradients,
 )
-from kernels.cases import DEFAULTS, SETTINGS
+from kernels.cases import DEFAULTS, EXTREME_SETTINGS, SETTINGS, crossed
 
+from rmsprop_graves.kernels import cuda as cuda_text
 from rmsprop_graves.kernels import cupy as kernel
 from rmsprop_graves.kernels import numpy as numpy_kernel
-
-pytestmark = pytest.mark.gpu
 
 
 def step_by_table(grad, param, n, g, delta, *, lr, alpha, momentum, eps):
@@ -34,18 +34,37 @@ def step_by_table(grad, param, n, g, delta, *, lr, alpha, momentum, eps):
 by_both_kernels = pytest.mark.parametrize("step", [kernel.step, step_by_table], ids=["one", "table"])
 
 
-@by_both_kernels
-@pytest.mark.parametrize("hyperparameters", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_entry_has_the_bits_of_the_numpy_kernel(xp, dtype, hyperparameters, step):
-    """Each of 100 steps is compared; zeros, subnormals and the largest numbers are among the gradients."""
-    param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
-    ours, numpys = on_gpu(xp, start_at(param)), start_at(param)
-    for grad in varied_gradients(dtype, 100):
+by_all_settings = pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS])
+
+
+def assert_same_as_numpys(xp, step, arrays, grads, name):
+    """Assert that each step has the bits of the NumPy kernel; `name` is that of the hyperparameters."""
+    hyperparameters = {**SETTINGS, **EXTREME_SETTINGS}[name]
+    ours, numpys = on_gpu(xp, arrays), arrays
+    for grad in grads:
         step(grad=xp.asarray(grad), **ours, **hyperparameters)
         with numpy.errstate(all="ignore"):
             numpy_kernel.step(grad=grad, **numpys, **hyperparameters)
         assert_same(ours, numpys)
+
+
+@by_both_kernels
+@by_all_settings
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_hundred_steps_have_the_bits_of_the_numpy_kernel(xp, dtype, name, step):
+    """Zeros, subnormals and the largest numbers are among the gradients."""
+    param = numpy.random.RandomState(0).standard_normal(2000).astype(dtype)
+    assert_same_as_numpys(xp, step, start_at(param), varied_gradients(dtype, 100), name)
+
+
+@by_both_kernels
+@by_all_settings
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_special_values_crossed_with_each_other_have_the_bits_of_the_numpy_kernel(xp, dtype, name, step):
+    """These are zeros of both signs, subnormals, the largest numbers, NaN and infinities, in every array."""
+    arrays = crossed(dtype)
+    grad = arrays.pop("grad")
+    assert_same_as_numpys(xp, step, arrays, [grad] * 2, name)
 
 
 def strided(xp, array):
@@ -127,6 +146,7 @@ def test_gradients_that_settle_never_give_nan(xp, dtype, step):
         assert all(bool(xp.isfinite(array).all()) for array in arrays.values())
 
 
+@on_a_gpu_only
 @by_both_kernels
 def test_a_step_runs_asynchronously_on_the_current_stream(xp, step):
     """It reads the gradient after the stream has written it, and the host does not wait."""
@@ -160,7 +180,7 @@ def test_a_step_runs_asynchronously_on_the_current_stream(xp, step):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(xp, dtype, offset):
     """Arrays are empty, tiny, about as large as one or more chunks, or not aligned to vectors."""
-    chunk = kernel.CHUNK_BYTES // numpy.dtype(dtype).itemsize
+    chunk = cuda_text.CHUNK_BYTES // numpy.dtype(dtype).itemsize
     sizes = [0, 1, 2, 7, 8, 9, 1000, chunk - 1, chunk, chunk + 1, 3 * chunk + 5, 100 * chunk + 3]
     rng = numpy.random.RandomState(0)
 
@@ -186,6 +206,7 @@ def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(xp, dtype, offset):
             assert_same(dict(zip(names, arrays)), dict(zip(names, expected)))
 
 
+@on_a_gpu_only
 def test_elements_beyond_two_to_the_32nd_are_stepped(xp):
     """Both kernels step such a float16 array."""
     size = 2**32 + 12_345
@@ -224,6 +245,7 @@ print("stepped")
 """
 
 
+@on_a_gpu_only
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_compute_sanitizer_finds_nothing(tool):
     """The kernels access no memory outside the arrays, and have no races."""

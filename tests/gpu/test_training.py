@@ -11,6 +11,7 @@ from pathlib import Path
 import chainer
 import numpy
 import pytest
+from chainer import optimizer_hooks
 from chainer.backends import cuda
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 from gpu.arrays import (
@@ -18,6 +19,7 @@ from gpu.arrays import (
     GPU,
     assert_same,
     model_and_gradients,
+    on_a_gpu_only,
     on_cpu,
     set_gradients,
     train,
@@ -26,8 +28,6 @@ from models import Arrays, arrays_of, gradients
 from skips import not_installed
 
 from rmsprop_graves import RMSpropGraves
-
-pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,6 +108,7 @@ def test_a_model_on_two_gpus_is_updated_on_each():
     assert [array.device.id for array in arrays_of(optimizer).values()].count(1) == 4
 
 
+@on_a_gpu_only
 def test_memory_of_tables_is_not_reused_too_early(xp):
     """Tables, gradients and arrays are made and freed on two streams before the launches have run."""
     rng = numpy.random.RandomState(0)
@@ -140,6 +141,7 @@ def test_memory_of_tables_is_not_reused_too_early(xp):
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 
+@on_a_gpu_only
 @pytest.mark.parametrize(
     ("script", "options"),
     [("train_digits.py", ["--epoch", "3"]), ("train_text.py", ["--epoch", "1", "--unit", "64"])],
@@ -177,11 +179,17 @@ def test_a_model_that_moves_between_devices_takes_its_states_along():
     assert_same(arrays_of(optimizer), arrays_of(expected))
 
 
-@pytest.mark.parametrize(
-    "hook",
-    [chainer.optimizer_hooks.WeightDecay(0.1), chainer.optimizer_hooks.GradientClipping(0.5)],
-    ids=["weight decay", "clipping"],
-)
+HOOKS = [
+    optimizer_hooks.WeightDecay(0.1),
+    optimizer_hooks.Lasso(0.1),
+    optimizer_hooks.GradientHardClipping(-0.3, 0.3),
+    optimizer_hooks.GradientClipping(0.5),
+    optimizer_hooks.GradientLARS(),
+    optimizer_hooks.GradientNoise(0.1),
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS[:-1], ids=lambda hook: hook.name)
 def test_hooks_run_before_the_step(hook):
     """The hooks' own arithmetic rounds differently on a GPU, and sums in another order."""
     runs = []
@@ -193,6 +201,23 @@ def test_hooks_run_before_the_step(hook):
         runs.append(on_cpu(arrays_of(train(optimizer, steps))))
     for name, array in runs[0].items():
         numpy.testing.assert_allclose(runs[1][name], array, 1e-5, 1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_step_after_a_hook_has_the_bits_of_a_step_on_the_cpu(dtype, hook):
+    """The step on the CPU takes the gradients that the hook left on the GPU."""
+    model, steps = model_and_gradients(dtype)
+    expected = RMSpropGraves(lr=1e-2).setup(model.copy("copy"))
+    model.to_device(GPU)
+    optimizer = RMSpropGraves(lr=1e-2).setup(model)
+    optimizer.add_hook(hook)
+    for grads in steps:
+        train(optimizer, [grads])
+        changed = [cuda.to_cpu(param.grad) for param in (model.p0, model.p1)]
+        assert any((one != other).any() for one, other in zip(changed, grads))
+        train(expected, [changed])
+        assert_same(arrays_of(optimizer), arrays_of(expected))
 
 
 def test_fp32_update_keeps_float32_masters_of_float16_parameters():

@@ -30,11 +30,14 @@ struct __half {
     __half() = default;
     __half(float value) : bits(value) {}
     operator float() const { return bits; }
+    __half &operator+=(float value) { return *this = *this + value; }
+    __half &operator*=(float value) { return *this = *this * value; }
 };
 typedef __half float16;
 typedef float float32;
 typedef double float64;
 using std::sqrt;
+template <typename F> F rsqrt(F x) { return 1 / sqrt(x); }
 
 #define __global__
 #define __device__
@@ -52,7 +55,7 @@ typedef {dtype} T;
 extern "C" void {name}(std::size_t size, {params}) {{
     for (std::size_t i = 0; i < size; ++i) {{
         {references}
-        {operation}
+        {operation};
     }}
 }}
 """
