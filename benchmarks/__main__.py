@@ -28,6 +28,7 @@ QUICK = ("200 of 100", "200 of 4,096")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", action="store_true", help="measure on a GPU instead, with CuPy")
+    parser.add_argument("--sweep", action="store_true", help="with --gpu: time variants of the kernel of whole models")
     parser.add_argument("--quick", action="store_true", help="a few rounds of small models, to check that it runs")
     parser.add_argument("--report", action="store_true", help="measure nothing; write the pages of all results again")
     parser.add_argument(
@@ -40,8 +41,10 @@ def main() -> None:
     if options.report:
         print(f"Written: {', '.join(str(path) for path in report.write_all())}")
         return
+    if options.sweep and not options.gpu:
+        parser.error("--sweep needs --gpu")
     if options.gpu:
-        from benchmarks import gpu, gpu_report
+        from benchmarks import gpu, gpu_report, sweep
 
         if gpu.why_not():
             parser.error(f"--gpu needs CuPy and a GPU: {gpu.why_not()}")
@@ -50,9 +53,11 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
 
     if options.gpu:
-        results = gpu.measure(options.quick, lambda so_far: gpu_report.write(so_far, output))
-        written = gpu_report.write(results, output)
-        print(f"\n{gpu_report.summary(results)}\nWritten: {', '.join(str(path) for path in written)}")
+        reporter = sweep if options.sweep else gpu_report
+        what = (sweep.CASES, sweep.contenders) if options.sweep else (gpu.CASES, gpu.contenders)
+        results = gpu.measure(options.quick, lambda so_far: reporter.write(so_far, output), *what)
+        written = reporter.write(results, output)
+        print(f"\n{reporter.summary(results)}\nWritten: {', '.join(str(path) for path in written)}")
         return
     results = measure(options.quick)
     written = report.write(results, output)

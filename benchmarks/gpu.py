@@ -18,11 +18,13 @@ import numpy
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
 
 from benchmarks import machine, models
-from benchmarks.libraries import ALPHA, EPS, LR, MOMENTUM, in_one_line
+from benchmarks.libraries import ALPHA, EPS, LR, MOMENTUM, CompiledStep, forget_compiled, in_one_line, nothing
 from rmsprop_graves import RMSpropGraves, __version__
 
 OURS, PER_PARAMETER, CHAINER = "ours", "ours, per parameter", "Chainer"
-TORCH = FOREACH, CAPTURABLE, GRAPH = "torch, foreach", "torch, foreach, capturable", "torch, capturable, in a graph"
+EAGER = FOREACH, CAPTURABLE, GRAPH = "torch, foreach", "torch, foreach, capturable", "torch, capturable, in a graph"
+BY_COMPILER = COMPILED, COMPILED_GRAPH = "torch, compiled", "torch, compiled, in a graph"
+TORCH = EAGER + BY_COMPILER
 COPY = "copy"
 # float16 parameters with `use_fp32_update`, and a loss scale, which divides each gradient before the step.
 MASTERS = "float16 with fp32 masters"
@@ -46,11 +48,19 @@ CALLS = 4
 
 
 class Contender(NamedTuple):
-    """A way to update a model, or the copy that it is compared with."""
+    """A way to update a model, or the copy that it is compared with.
+
+    `prepare` is called before the timings of each round, and is not timed itself.
+    """
 
     name: str
     update: Callable[[], Any]
     nbytes: int
+    prepare: Callable[[], Any] = nothing
+
+
+# Yields the contenders of a model and kind. The function that it gets tells why one is left out.
+Contenders = Callable[[models.Shapes, str, Callable[[str], None]], Iterator[Contender]]
 
 
 def why_not() -> str:
@@ -63,40 +73,50 @@ def why_not() -> str:
         return in_one_line(error)
 
 
-def measure(quick: bool = False, after_each: Callable[[dict[str, Any]], Any] = lambda results: None) -> dict[str, Any]:
-    """Time every contender on every case. `after_each` gets the results so far after each case."""
+def contenders(shapes: models.Shapes, kind: str, leave_out: Callable[[str], None]) -> Iterator[Contender]:
+    """Yield every contender for an update of these parameters."""
+    yield from _contenders(shapes, kind)
+    torch_is_left_out = why_torch_is_left_out()
+    if torch_is_left_out:
+        leave_out(f"torch ({torch_is_left_out})")
+    else:
+        yield from _torchs(shapes, kind, leave_out)
+
+
+def measure(
+    quick: bool = False,
+    after_each: Callable[[dict[str, Any]], Any] = lambda results: None,
+    cases: list[tuple[str, models.Shapes, str]] | None = None,
+    contenders: Contenders = contenders,
+) -> dict[str, Any]:
+    """Time the contenders on each case (default: `CASES`). `after_each` gets the results so far after each case."""
     start = time.perf_counter()
     results: dict[str, Any] = {"machine": describe(), "left out": [], "cases": []}
 
     def leave_out(line: str) -> None:
-        results["left out"].append(line)
-        print(f"Left out: {line}", flush=True)
+        if line not in results["left out"]:
+            results["left out"].append(line)
+            print(f"Left out: {line}", flush=True)
 
-    torch_is_left_out = why_torch_is_left_out()
-    if torch_is_left_out:
-        leave_out(f"torch ({torch_is_left_out})")
-    for name, shapes, kind in CASES[:QUICK] if quick else CASES:
+    for name, shapes, kind in (CASES if cases is None else cases)[: QUICK if quick else None]:
         needed, free = _needed_memory(shapes, kind), _free_memory()
         if needed > free:
             leave_out(f"{name}, {kind} (needs {needed / machine.GB:.0f} GB, {free / machine.GB:.0f} GB are free)")
             continue
         print(f"{kind}, {name}", flush=True)
-        contenders = list(_contenders(shapes, kind))
-        if not torch_is_left_out:
-            contenders += _torchs(shapes, kind, leave_out)
-        seconds = _time_in_turn(contenders, rounds=3 if quick else ROUNDS)
-        size = models.size(shapes)
+        made = list(contenders(shapes, kind, leave_out))
+        seconds = _time_in_turn(made, rounds=3 if quick else ROUNDS)
         results["cases"].append(
             {
                 "model": name,
                 "kind": kind,
                 "parameters": len(shapes),
-                "elements": size,
-                "bytes": {contender.name: contender.nbytes for contender in contenders},
+                "elements": models.size(shapes),
+                "bytes": {contender.name: contender.nbytes for contender in made},
                 "seconds": seconds,
             }
         )
-        del contenders
+        del made
         results["minutes"] = (time.perf_counter() - start) / 60
         after_each(results)
     results["minutes"] = (time.perf_counter() - start) / 60
@@ -104,8 +124,8 @@ def measure(quick: bool = False, after_each: Callable[[dict[str, Any]], Any] = l
 
 
 def _needed_memory(shapes: models.Shapes, kind: str) -> int:
-    # Five arrays each for ours, Chainer and three torch contenders; nine for the copy; five temporary ones of torch.
-    return (5 * 5 + 9 + 5) * models.size(shapes) * max(4, _dtype(kind).itemsize)
+    # Five arrays each for ours, Chainer and four torch optimizers; nine for the copy; five temporary ones of torch.
+    return (5 * 6 + 9 + 5) * models.size(shapes) * max(4, _dtype(kind).itemsize)
 
 
 def _free_memory() -> int:
@@ -205,21 +225,37 @@ def _torchs(shapes: models.Shapes, kind: str, leave_out: Callable[[str], None]) 
     import torch
 
     dtype = _dtype(kind)
+    step: Callable[[], Any] = nothing
     for name in TORCH:
         try:
-            params = [torch.tensor(_draw(shape, dtype, 0), device="cuda", requires_grad=True) for shape in shapes]
-            for param, shape in zip(params, shapes):
-                param.grad = torch.tensor(_draw(shape, dtype, 1), device="cuda")
-            optimizer = torch.optim.RMSprop(
-                params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=True, capturable=name != FOREACH
-            )
-            update = _captured(optimizer.step) if name == GRAPH else optimizer.step
+            if name == COMPILED_GRAPH:
+                update = _captured(step)  # the step of the contender before
+            else:
+                params = [torch.tensor(_draw(shape, dtype, 0), device="cuda", requires_grad=True) for shape in shapes]
+                for param, shape in zip(params, shapes):
+                    param.grad = torch.tensor(_draw(shape, dtype, 1), device="cuda")
+                optimizer = torch.optim.RMSprop(
+                    params, LR, ALPHA, EPS, 0, MOMENTUM, centered=True, foreach=True, capturable=name != FOREACH
+                )
+                step = optimizer.step
+                if name == COMPILED:
+                    forget_compiled()
+                    step = CompiledStep(step)
+                update = _captured(step) if name == GRAPH else step
             update()
             torch.cuda.synchronize()
         except Exception as error:  # for example a GPU for which torch was not built; the others are measured anyway
             leave_out(f"{name}, {kind} ({in_one_line(error)[:200]})")
+            if name == COMPILED:
+                return
         else:
-            yield Contender(name, update, _moved_bytes(shapes, kind))
+            yield Contender(name, update, _moved_bytes(shapes, kind), functools.partial(_reset_mean, optimizer))
+
+
+def _reset_mean(optimizer: Any) -> None:
+    """Set torch's running mean of the gradient to zero: with constant gradients its step would lead to NaN."""
+    for state in optimizer.state.values():
+        state["grad_avg"].zero_()
 
 
 def _captured(step: Callable[[], Any]) -> Callable[[], Any]:
@@ -261,6 +297,7 @@ def _time_in_turn(contenders: list[Contender], rounds: int) -> dict[str, dict[st
     for _ in range(rounds):
         for contender in order.sample(contenders, len(contenders)):
             mine = seconds[contender.name]
+            contender.prepare()
             mine["device"].append(_on_device(contender, spin, once[contender.name]))
             host, wall = _on_host(contender)
             mine["host"].append(host)

@@ -13,8 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.gpu import CHAINER, COPY, OURS, PER_PARAMETER
-from benchmarks.gpu_report import best_torch, shares
+from benchmarks.gpu import CHAINER, COPY, OURS, PER_PARAMETER, TORCH
+from benchmarks.gpu_report import best, shares
 
 # The palette of Okabe and Ito, which is safe for colour-blind readers.
 STYLES = {
@@ -57,5 +57,5 @@ def draw(results: dict[str, Any], folder: Path) -> Path:
 
 
 def _name(case: dict[str, Any], label: str) -> str | None:
-    name = best_torch(case) if label.startswith("torch") else label
+    name = best(case, TORCH) if label.startswith("torch") else label
     return name if name in case["seconds"] else None

@@ -6,12 +6,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.gpu import CHAINER, COPY, MASTERS, OURS, PER_PARAMETER, TORCH
+from benchmarks.gpu import BY_COMPILER, CHAINER, COPY, EAGER, MASTERS, OURS, PER_PARAMETER
 from benchmarks.report import percent, save, spread
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
-    written = save(results, _document(results), folder / "gpu", "python -m benchmarks --gpu")
+    written = save(results, document(results, summary(results)), folder / "gpu", "python -m benchmarks --gpu")
     try:
         from benchmarks import gpu_picture
     except ImportError as error:
@@ -27,16 +27,17 @@ def summary(results: dict[str, Any]) -> str:
         f"{results['machine']['GPU']}: speed-up, median (lower to upper quartile) of the rounds",
         "",
         "| model | kind | parameters | over Chainer, wall clock | over Chainer, device "
-        "| over torch, best variant, device | share of the copy's bandwidth | the same, per parameter "
-        "| host, µs per parameter |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| over torch, best eager variant, device | over torch, compiled, wall clock | over torch, compiled, device "
+        "| share of the copy's bandwidth | the same, per parameter | host, µs per parameter |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for case in results["cases"]:
-        torch = best_torch(case)
         cells = [
             spread(ratios(case, CHAINER, OURS, "wall")),
             spread(ratios(case, CHAINER, OURS, "device")),
-            spread(ratios(case, torch, OURS, "device")) if torch else "-",
+            _over(case, EAGER, "device"),
+            _over(case, BY_COMPILER, "wall"),
+            _over(case, BY_COMPILER, "device"),
             percent(shares(case, OURS)),
             percent(shares(case, PER_PARAMETER)),
             spread([1e6 * seconds / case["parameters"] for seconds in case["seconds"][OURS]["host"]]),
@@ -55,17 +56,23 @@ def shares(case: dict[str, Any], name: str) -> list[float]:
     return ratios(case, COPY, name, "device")
 
 
-def best_torch(case: dict[str, Any]) -> str | None:
-    """Return the torch contender with the smallest median time on the device, or None."""
-    names = [name for name in TORCH if name in case["seconds"]]
-    return min(names, key=lambda name: median(case["seconds"][name]["device"]), default=None)
+def best(case: dict[str, Any], names: tuple[str, ...], time: str = "device") -> str | None:
+    """Return the contender with the smallest median time among those that were timed, or None."""
+    timed = [name for name in names if name in case["seconds"]]
+    return min(timed, key=lambda name: median(case["seconds"][name][time]), default=None)
 
 
-def _document(results: dict[str, Any]) -> str:
+def _over(case: dict[str, Any], names: tuple[str, ...], time: str) -> str:
+    name = best(case, names, time)
+    return spread(ratios(case, name, OURS, time)) if name else "-"
+
+
+def document(results: dict[str, Any], summary: str) -> str:
+    """Return the machine, a summary, and a table with every time of each case."""
     lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in results["machine"].items())]
     lines += [f"| minutes | {results['minutes']:.1f} |", ""]
     lines += [f"Left out: {line}.\n" for line in results["left out"]]
-    lines += [summary(results)]
+    lines += [summary]
     for case in results["cases"]:
         lines += [f"## {case['model']}, {case['kind']}: {case['elements']:,} elements in {case['parameters']}", ""]
         lines += [

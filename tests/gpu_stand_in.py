@@ -391,7 +391,7 @@ class ElementwiseKernel:
         self.results = len(out_params.split(","))
         self.kernel = cpp.ElementwiseKernel(in_params, out_params, operation, name, preamble, folder=gpu.folder)
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments, block_size=128):
         """Record a launch, and run it on arrays of any layout."""
         gpu, device_id = self.gpu, Device.current_id()
         arrays = [one for one in arguments if isinstance(one, ndarray)]

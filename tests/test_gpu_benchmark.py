@@ -14,9 +14,11 @@ import numpy
 import pytest
 from chainer.optimizers.rmsprop_graves import RMSpropGravesRule as ChainerRule
 from gpu_stand_in import Device, Gpu, Launch, RawKernel
+from kernels import cpp, nvrtc
 from skips import not_installed
 
-from benchmarks import gpu, gpu_report
+from benchmarks import gpu, gpu_report, sweep
+from benchmarks.__main__ import main as benchmarks_main
 from rmsprop_graves.kernels import cuda as cuda_text
 
 
@@ -41,6 +43,7 @@ class TimedGpu(Gpu):
         self.cuda.get_elapsed_time = lambda begin, end: 1e3 * (end.at - begin.at)
         self.cuda.runtime = SimpleNamespace(
             getDevice=lambda: 0,
+            getDeviceCount=lambda: 1,
             getDeviceProperties=lambda device: {
                 "name": b"a stand-in",
                 "major": 9,
@@ -77,6 +80,10 @@ class TimedGpu(Gpu):
         return SimpleNamespace(free_all_blocks=lambda: None)
 
 
+# Fewer blocks than a large array of `sweep` has chunks.
+PROCESSORS = 2
+
+
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """Return the stand-in, with cases that take it a second."""
@@ -84,6 +91,7 @@ def stand_in(tmp_path, monkeypatch):
     made.install(monkeypatch)
     monkeypatch.setitem(sys.modules, "cupy", made)
     monkeypatch.setattr(Device, "synchronize", lambda self: None, raising=False)
+    monkeypatch.setattr(Device, "attributes", {"MultiProcessorCount": PROCESSORS}, raising=False)
     small = [("one", [(300,)], "float32"), ("many", [(3, place) for place in range(9)], "float32")]
     kinds = "float16", "float64", gpu.MASTERS, f"{gpu.MASTERS} and {gpu.SCALED}", f"float32 {gpu.SCALED}"
     small += [("many", small[1][1], kind) for kind in kinds]
@@ -112,7 +120,7 @@ def test_a_case_that_needs_too_much_memory_is_left_out_with_a_line(stand_in, mon
     """The others are measured."""
     monkeypatch.setattr(gpu, "CASES", [("huge", [(10**8,)], "float32"), gpu.CASES[0]])
     results = gpu.measure()
-    assert results["left out"][1] == "huge, float32 (needs 16 GB, 1 GB are free)"
+    assert results["left out"][0] == "huge, float32 (needs 18 GB, 1 GB are free)"
     assert [case["model"] for case in results["cases"]] == ["one"]
 
 
@@ -157,11 +165,16 @@ def test_ratios_are_taken_round_by_round():
             gpu.COPY: {"wall": [], "device": [1.0, 1.0]},
             gpu.FOREACH: {"wall": [], "device": [5.0, 5.0]},
             gpu.GRAPH: {"wall": [], "device": [4.0, 4.0]},
+            gpu.COMPILED: {"wall": [8.0, 8.0], "device": [2.0, 2.0]},
+            gpu.COMPILED_GRAPH: {"wall": [7.0, 7.0], "device": [3.0, 3.0]},
         }
     }
     assert gpu_report.ratios(case, gpu.CHAINER, gpu.OURS, "wall") == [2, 4]
     assert gpu_report.shares(case, gpu.OURS) == [1, 1]
-    assert gpu_report.best_torch(case) == gpu.GRAPH
+    assert gpu_report.best(case, gpu.EAGER) == gpu.GRAPH
+    by_clock = [gpu_report.best(case, gpu.BY_COMPILER, clock) for clock in ("device", "wall")]
+    assert by_clock == [gpu.COMPILED, gpu.COMPILED_GRAPH]
+    assert gpu_report.best({"seconds": {}}, gpu.TORCH) is None
 
 
 def test_bandwidths_count_the_bytes_that_are_moved(stand_in):
@@ -201,6 +214,14 @@ def test_times_are_seconds_of_one_call(stand_in, monkeypatch):
     assert gpu._on_host(contender) == (2, 3)  # four calls, then 4 s for the device
 
 
+def test_a_contender_is_prepared_before_its_timings_of_a_round(stand_in, monkeypatch):
+    """The first three calls warm it up."""
+    log = []
+    contender = gpu.Contender("one", lambda: log.append("update"), 1, lambda: log.append("prepare"))
+    gpu._time_in_turn([contender], rounds=2)
+    assert log == ["update"] * 3 + ["prepare", *["update"] * (1 + gpu.CALLS)] * 2
+
+
 def test_torch_is_left_out_with_a_line_if_it_fails(stand_in, monkeypatch):
     """The others are measured. torch fails on a GPU for which it was not built."""
 
@@ -213,7 +234,9 @@ def test_torch_is_left_out_with_a_line_if_it_fails(stand_in, monkeypatch):
     monkeypatch.setattr(gpu, "CASES", gpu.CASES[:1])
     results = gpu.measure()
     assert results["left out"] == [
-        f"{name}, float32 (RuntimeError: no kernel image is available)" for name in gpu.TORCH
+        f"{name}, float32 (RuntimeError: no kernel image is available)"
+        for name in gpu.TORCH
+        if name != gpu.COMPILED_GRAPH
     ]
     assert list(results["cases"][0]["seconds"]) == [gpu.OURS, gpu.PER_PARAMETER, gpu.CHAINER, gpu.COPY]
 
@@ -223,6 +246,80 @@ def test_the_callback_gets_the_results_after_each_case(stand_in):
     numbers = []
     gpu.measure(quick=True, after_each=lambda results: numbers.append(len(results["cases"])))
     assert numbers == [1, 2]
+
+
+VARIANTS = list(sweep.variants(PROCESSORS))
+# For g++, which does not know the functions of CUDA that load and store with a hint.
+HINTS = """
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+#define __ldcs(pointer) (*(pointer))
+#define __ldcg(pointer) (*(pointer))
+#define __ldlu(pointer) (*(pointer))
+#define __stcs(pointer, value) (*(pointer) = (value))
+"""
+
+
+@pytest.fixture
+def sweeping(stand_in, monkeypatch):
+    """Return the stand-in, ready for the sweep."""
+    monkeypatch.setattr(cpp, "DEFINITIONS", cpp.DEFINITIONS + HINTS)
+    # CUDA's compiler allows memory to be read as another type.
+    monkeypatch.setattr(cpp, "FLAGS", (*cpp.FLAGS, "-fno-strict-aliasing"))
+    monkeypatch.setattr(sweep, "CASES", gpu.CASES[:2])
+    sweep.why_not.cache_clear()
+    yield stand_in
+    sweep.why_not.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(name, marks=pytest.mark.long) for name in ("f2", "f8"))])
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_every_variant_of_the_sweep_has_the_bits_of_the_numpy_kernel(sweeping, variant, dtype):
+    """Its edits of the CUDA text are in C++ here."""
+    assert sweep.why_not(variant, numpy.dtype(dtype)) == ""
+    assert max(launch.grid for launch in sweeping.launches) <= variant.most
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    """NVRTC as CuPy uses it."""
+    return nvrtc.Compiler()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_nvrtc_compiles_every_variant_of_the_sweep_to_the_rules_arithmetic(compiler, variant):
+    """A variant may load, store and divide the work in another way only."""
+    for dtype in cuda_text.DTYPES:
+        with sweep.constants_of(variant):
+            source = cuda_text.table_source(numpy.dtype(dtype).char)
+        assert nvrtc.rounded_elements(compiler.compile(source, 90, headers=False).ptx, dtype) > 0
+
+
+def test_variants_differ_in_name_and_in_more():
+    """A pattern that is not in the CUDA text is an error, so no variant is the kernel as it is by mistake."""
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) == len({variant[1:] for variant in VARIANTS})
+    with pytest.raises(ValueError, match="the CUDA text must have 'no such text' 1 times, has it 0 times"):
+        sweep._edited(("no such text", "", 1))
+
+
+def test_a_variant_that_is_wrong_or_fails_is_left_out_with_a_line(sweeping, monkeypatch, tmp_path, capsys):
+    """The others are timed on each case, and the documents have their times."""
+    as_it_is, *_, persistent = VARIANTS
+    wrong = sweep.Variant("wrong", sweep._edited((r"params\.lane\[k\]", "params.lane[0]", 1)))
+    fails = sweep.Variant("fails", as_it_is.source + "no C++")
+    monkeypatch.setattr(sweep, "variants", lambda processors: iter([as_it_is, wrong, fails, persistent]))
+    output = tmp_path / "results"
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--gpu", "--sweep", "--quick", "--output", str(output)])
+    benchmarks_main()
+    results = json.loads((output / "gpu_sweep.json").read_text(encoding="utf-8"))
+    blocks = [f"one by one, blocks of {size}" for size in (128, 256, 512)]
+    names = [sweep.AS_IT_IS, persistent.name, *blocks, gpu.COPY]
+    assert [list(case["seconds"]) for case in results["cases"]] == [names] * 2
+    assert results["left out"][0] == "wrong, float32 (it has not the bits of the NumPy kernel)"
+    assert results["left out"][1].startswith("fails, float32 (AssertionError: ")
+    assert len(results["left out"]) == 2
+    text = (output / "gpu_sweep.md").read_text(encoding="utf-8")
+    assert f"| {sweep.AS_IT_IS} | 1 (1 to 1) | 1 (1 to 1) |" in text
+    assert "a stand-in: speed-up over the kernel as it is" in capsys.readouterr().out
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
