@@ -30,11 +30,16 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlesize": 11,
+        # A margin, for a page need not be white.
+        "figure.constrained_layout.h_pad": 0.06,
+        "figure.constrained_layout.w_pad": 0.06,
         "figure.facecolor": "white",
         "font.size": 11,
         "grid.color": "0.9",
+        # A legend covers the lines behind it.
+        "legend.edgecolor": "none",
         "legend.fontsize": 11,
-        "legend.frameon": False,
+        "legend.framealpha": 1,
         "savefig.dpi": 200,
     }
 )
