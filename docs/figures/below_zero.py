@@ -117,14 +117,21 @@ def draw_steady(first=180, last=330):
         param.plot(step[until], -params[until, 0], linewidth=3 if chainers else 1.5, **options)
         if chainers:
             for panel, values in ((size, sizes), (param, -params[:, 0])):
-                panel.plot(nan - 1, values[nan - 2], "x", color=style.COLORS[name], markersize=9, markeredgewidth=2.5)
+                mark_nan(panel, nan - 1, values[nan - 2])
                 panel.axvline(nan, color="0.5", linewidth=1, linestyle=":")
+                panel.annotate("NaN", (nan - 1, values[nan - 2]), (-10, 0), textcoords="offset points", ha="right")
     variance.axvline(nan, color="0.5", linewidth=1, linestyle=":")
-    param.plot(step, -exact_param, color="0.6", linewidth=1, zorder=1, label="in float64")
+    param.plot(step, -exact_param, color="0.6", linewidth=2, zorder=1, label="in float64")
     size.set(ylabel="lr $x$ / root", yscale="log", ylim=(5e-3, 3))
     param.set(ylabel="distance moved", xlabel="step", xlim=(first, last), ylim=(0, None))
+    size.legend(loc="lower right")
     param.legend(loc="upper left")
     return figure
+
+
+def mark_nan(panel, step, value):
+    """Marks the last finite value of Chainer's class."""
+    panel.plot(step, value, "x", color=style.COLORS[style.CHAINER], markersize=9, markeredgewidth=2.5, zorder=4)
 
 
 def train(make, steps):
@@ -149,24 +156,23 @@ def train(make, steps):
     return errors
 
 
-def draw_training(steps=3000):
+def draw_training(steps=1000):
     """Draws the mean error over the steps for both classes."""
     figure, (panel,) = style.panels(1, 3.4)
     for name, make in CLASSES.items():
         errors = train(make, steps)
-        print(f"Least absolute deviations, {name}: {errors[-1]:.1f} after {len(errors)} of {steps} steps")
+        last = len(errors)
+        print(f"Least absolute deviations, {name}: {errors[-1]:.1f} after {last} of {steps} steps")
         chainers = name == style.CHAINER
-        options = {"color": style.COLORS[name], "label": name}
-        panel.plot(
-            range(1, len(errors) + 1), errors, linewidth=4 if chainers else 2, zorder=2 if chainers else 3, **options
-        )
-        if len(errors) < steps:
-            panel.plot(
-                len(errors), errors[-1], "x", color=style.COLORS[name], markersize=9, markeredgewidth=2.5, zorder=4
-            )
-            panel.annotate("NaN", (len(errors), errors[-1]), (10, 4), textcoords="offset points")
-    panel.set(xlabel="step", ylabel="mean absolute error", ylim=(0, None))
-    panel.legend(loc="upper right")
+        options = {"color": style.COLORS[name], "linewidth": 4 if chainers else 2, "zorder": 2 if chainers else 3}
+        panel.plot(range(1, last + 1), errors, label=name, **options)
+        if last < steps:
+            mark_nan(panel, last, errors[-1])
+            panel.axvspan(last, steps, color=style.COLORS[name], alpha=0.15, linewidth=0)
+            note = f"Chainer's class: NaN\nfrom step {last + 1} on"
+            panel.annotate(note, (last, errors[-1]), (12, -2), textcoords="offset points", va="top")
+    panel.set(xlabel="step", ylabel="mean absolute error", xlim=(0, steps), ylim=(0, None))
+    figure.legend(loc="outside lower center")
     return figure
 
 

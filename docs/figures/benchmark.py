@@ -50,16 +50,22 @@ def draw_floor(results):
     """Draws how close each library comes to the floor for each model."""
     figure, (panel,) = style.panels(1, 5)
     names = [pictures.SHORT[case["model"]] for case in results["cases"]]
-    for library, (color, marker) in pictures.STYLES.items():
+    for place, (library, (color, marker)) in enumerate(pictures.STYLES.items()):
         if library != "torch" and library not in results["threads"]:
             continue  # the run left it out
         shares = shares_of_the_floor(results, library)
         print(f"{library}, % of the floor: {', '.join(f'{name} {share:.3g}' for name, share in zip(names, shares))}")
-        options = {"color": color, "marker": marker, "linestyle": "none", "markersize": 8}
-        panel.plot(shares, range(len(names)), label=library, **options)
+        options = {"color": color, "marker": marker, "linestyle": "none", "markersize": 7}
+        # One below the other, so that none hides another.
+        rows = [row + 0.13 * (place - (len(pictures.STYLES) - 1) / 2) for row in range(len(names))]
+        panel.plot(shares, rows, label=library, clip_on=False, **options)
     panel.axvline(100, color="0.5")
     panel.set_yticks(range(len(names)), names)
-    panel.set(xlim=(0, 125), ylim=(len(names) - 0.5, -0.5), xlabel="% of the floor's bandwidth")
+    panel.grid(axis="y", visible=False)
+    for row in range(0, len(names), 2):
+        panel.axhspan(row - 0.5, row + 0.5, color="0.96", zorder=0)
+    panel.set(ylim=(len(names) - 0.5, -0.5), xlabel="% of the floor's bandwidth")
+    panel.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

@@ -89,7 +89,7 @@ def last_of(values):
 
 def draw(surface):
     """Draws a panel for each optimizer's path, and one panel for all values."""
-    figure = style.plt.figure(figsize=(style.WIDTH, 6.6), layout="constrained")
+    figure = style.plt.figure(figsize=(style.WIDTH, 7.2), layout="constrained")
     axes = figure.subplot_mosaic(
         [list(CLASSES)[:2], list(CLASSES)[2:], ["value", "value"]], height_ratios=[1, 1, 1.15]
     )
@@ -108,6 +108,7 @@ def draw(surface):
         axes["value"].plot(values, color=color, label=name)
     axes["value"].set(xlabel="step", ylabel="value", yscale="log")
     axes["value"].yaxis.set_major_locator(LogLocator(numticks=6))
+    figure.legend(*axes["value"].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

@@ -38,10 +38,18 @@ def script(monkeypatch):
 
 @pytest.fixture
 def save(script, tmp_path, monkeypatch):
-    """Save a figure in a temporary folder."""
+    """Save a figure in a temporary folder, and assert that no edge of the picture cuts anything off."""
     style = script("style")
     monkeypatch.setattr(style, "IMAGES", tmp_path)
-    return lambda figure: style.save(figure, "picture.png")
+
+    def save(figure):
+        style.save(figure, "picture.png")
+        with style.Image.open(tmp_path / "picture.png") as picture:
+            pixels = numpy.array(picture.convert("L"))
+        for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+            assert edge.min() == 255
+
+    return save
 
 
 def test_a_picture_has_its_size_and_is_the_same_file_each_time(script, save, tmp_path, capsys):
@@ -78,7 +86,7 @@ def test_a_training_becomes_nan_only_with_chainers_class(script, save):
     ours, chainers = (below_zero.train(make, 270) for make in below_zero.CLASSES.values())
     assert len(ours) == 270
     assert chainers == ours[:265]
-    save(below_zero.draw_training(20))
+    save(below_zero.draw_training(600))
 
 
 def test_the_path_of_each_optimizer_ends_lower_than_it_begins(script, save, monkeypatch):
@@ -136,7 +144,7 @@ def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save
 
 
 def test_the_share_of_the_floor_agrees_with_the_benchmarks_readme(script, save):
-    """It is in the last column of the first table of the processor's section."""
+    """It is in the last column of the first table of the processor's section. No mark is cut off."""
     benchmark = script("benchmark")
     readme = (FIGURES.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
     results = benchmark.read()
@@ -146,4 +154,11 @@ def test_the_share_of_the_floor_agrees_with_the_benchmarks_readme(script, save):
     shares = benchmark.shares_of_the_floor(results, "ours, Numba")
     numpy.testing.assert_allclose(shares, [float(share) for _, share in rows], rtol=0.02)
     save(benchmark.draw_time(results))
-    save(benchmark.draw_floor(results))
+    floor = benchmark.draw_floor(results)
+    (panel,) = floor.axes
+    left, right = panel.get_xlim()
+    marks = [line.get_xdata() for line in panel.lines if len(line.get_xdata()) == len(rows)]
+    assert len(marks) == len(benchmark.pictures.STYLES)
+    assert left <= numpy.min(marks)
+    assert numpy.max(marks) < right
+    save(floor)
