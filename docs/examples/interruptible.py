@@ -145,10 +145,44 @@ class _Stop:
 
 
 class PlotReport(extensions.PlotReport):
-    """Chainer's PlotReport, which also saves its trigger and the current epoch's means, as LogReport does."""
+    """Chainer's PlotReport, which also saves its trigger and the current epoch's means, as LogReport does.
+
+    Args:
+        entries: The log's entries to plot.
+        x_key: ``"epoch"`` or ``"iteration"``.
+        label: The label of the vertical axis.
+        filename: The name of the plot's file.
+    """
+
+    def __init__(self, entries, x_key, label, filename):
+        super().__init__(entries, x_key, postprocess=lambda _, axes, __: axes.set_ylabel(label), filename=filename)
 
     def serialize(self, serializer):
         """Saves or loads the plotted points, the trigger and the means."""
         super().serialize(serializer)
         self._trigger.serialize(serializer["_trigger"])
         self._summary.serialize(serializer["_summary"])
+
+
+class PrintReport(extensions.PrintReport):
+    """Chainer's PrintReport with columns that stay aligned, and with escape codes only where there is a progress bar.
+
+    Args:
+        entries: The log's entries to print, a column each.
+        has_bar: Whether ``ProgressBar`` draws below the rows, so that a row must erase it first.
+    """
+
+    def __init__(self, entries, has_bar):
+        super().__init__(entries, out=self)
+        self._has_bar = has_bar
+
+    def write(self, text):
+        """Prints text, except an unneeded escape code."""
+        if self._has_bar or text != "\033[J":
+            print(text, end="", flush=True)
+
+    def _print(self, observation):
+        # Four digits fit in the narrowest column, of ten characters. Six do not: 0.000107374.
+        super()._print(
+            {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in observation.items()}
+        )

@@ -26,7 +26,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 from chainer.training import extensions, updaters
-from interruptible import InterruptibleTrainer, PlotReport, ranks_end_together
+from interruptible import InterruptibleTrainer, PlotReport, PrintReport, ranks_end_together
 
 try:
     import matplotlib
@@ -146,16 +146,17 @@ def main():
     trainer.extend(extensions.observe_lr())
     learning_rate = "alpha" if args.optimizer == "adam" else "lr"
     trainer.extend(extensions.ExponentialShift(learning_rate, 0.8), trigger=(1, "epoch"))
+    has_bar = comm is None and sys.stdout.isatty()  # under Open MPI, stdout always looks like a terminal
     if is_first:  # main/loss and main/accuracy are the means of this rank's share of the data
         trainer.extend(extensions.LogReport(filename="log.json"))
         columns = ["epoch", "lr", "main/loss", "main/accuracy", "test/main/accuracy"]
-        trainer.extend(extensions.PrintReport(columns))
+        trainer.extend(PrintReport(columns, has_bar))
         matplotlib.use("Agg")
         for quantity in ("loss", "accuracy"):
             keys = [f"main/{quantity}", f"test/main/{quantity}"]
-            trainer.extend(PlotReport(keys, "epoch", filename=f"{quantity}.png"))
-    if comm is None:  # under Open MPI, stdout always looks like a terminal
-        trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: sys.stdout.isatty())
+            trainer.extend(PlotReport(keys, "epoch", quantity, f"{quantity}.png"))
+    if has_bar:  # with a trigger that no snapshot has to hold
+        trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: True)
 
     if args.resume is not None:
         try:

@@ -32,7 +32,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 from chainer.training import Updater, extensions
-from interruptible import InterruptibleTrainer, PlotReport
+from interruptible import InterruptibleTrainer, PlotReport, PrintReport
 
 NEEDS = "This example needs MinAtar and matplotlib: pip install '.[dqn]'"
 try:
@@ -411,12 +411,14 @@ def main():
 
     trainer.extend(extensions.LogReport(filename="log.json"))
     columns = ["iteration", "epsilon", "main/loss", "main/q", "episodes", "return", "elapsed_time"]
-    trainer.extend(extensions.PrintReport(columns))
+    has_bar = sys.stdout.isatty()
+    trainer.extend(PrintReport(columns, has_bar))
     matplotlib.use("Agg")
-    trainer.extend(PlotReport(["return"], "iteration", filename="return.png"))
-    progress_bar = extensions.ProgressBar(update_interval=20)
-    progress_bar._pbar.status_template = "Mean return of the last 100 episodes: {0.mean_return:.2f}\n"
-    trainer.extend(progress_bar, trigger=lambda _: sys.stdout.isatty())
+    trainer.extend(PlotReport(["return"], "iteration", "mean return of 100 episodes", "return.png"))
+    if has_bar:  # with a trigger that no snapshot has to hold
+        progress_bar = extensions.ProgressBar(update_interval=20)
+        progress_bar._pbar.status_template = "Mean return of the last 100 episodes: {0.mean_return:.2f}\n"
+        trainer.extend(progress_bar, trigger=lambda _: True)
 
     if args.resume is not None:
         try:

@@ -30,7 +30,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 from chainer.training import extensions, updaters
-from interruptible import InterruptibleTrainer
+from interruptible import InterruptibleTrainer, PrintReport
 
 STREAMS = 64  # number of positions in the text that are read in parallel
 STEPS = 32  # characters of each stream per update; the gradient flows back through all of them
@@ -184,8 +184,10 @@ def main():
     trainer.extend(extensions.observe_lr())
     trainer.extend(extensions.ExponentialShift("lr", 0.6), trigger=(1, "epoch"))
     trainer.extend(extensions.LogReport(filename="log.json"))
-    trainer.extend(extensions.PrintReport(["epoch", "lr", "main/bits", "held-out/main/bits", "elapsed_time"]))
-    trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: sys.stdout.isatty())
+    has_bar = sys.stdout.isatty()
+    trainer.extend(PrintReport(["epoch", "lr", "main/bits", "held-out/main/bits", "elapsed_time"], has_bar))
+    if has_bar:  # with a trigger that no snapshot has to hold
+        trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: True)
 
     if args.resume is not None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from pydoc_data.topics import topics
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -131,6 +133,29 @@ def test_digits_are_learned(whole_run):
     assert last["main/loss"] < first["main/loss"] / 2
     assert last["test/main/accuracy"] > 0.9
     assert f"Test accuracy: {last['test/main/accuracy']:.1%} of 360 images" in output
+
+
+@pytest.mark.parametrize("script", OPTIONS)
+def test_the_printed_columns_are_aligned(whole_run, script):
+    """Every value begins below the name of its column."""
+    header, *rows = whole_run(script)[1].splitlines()[: len(log_of(whole_run(script)[0])) + 1]
+    begins = [word.start() for word in re.finditer(r"\S+", header)]
+    for row in rows:
+        assert [word.start() for word in re.finditer(r"\S+", row)] == begins
+
+
+def test_numbers_of_any_size_keep_the_columns_aligned(monkeypatch, capsys):
+    """With the six digits that Chainer prints, 0.000107374 is wider than its column."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    columns = ["epoch", "lr", "main/loss", "main/accuracy"]
+    report = importlib.import_module("interruptible").PrintReport(columns, has_bar=False)
+    log = [dict(zip(columns, row)) for row in ([100_000, 0.000107374, -1.23456e-5, 1.0], [9, 12345.6, 1e-300, 0.5])]
+    report(SimpleNamespace(get_extension=lambda name: SimpleNamespace(log=log)))
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch       lr          main/loss   main/accuracy",
+        "100000      0.0001074   -1.235e-05  1              ",
+        "9           12350       1e-300      0.5            ",
+    ]
 
 
 def test_digits_under_the_launcher_leave_the_same_log(tmp_path, whole_run):
@@ -375,10 +400,11 @@ def test_a_finished_run_resumes(tmp_path, whole_run):
     ],
 )
 def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run, script, status, result):
-    """It is not printed to a file or pipe."""
+    """It is not printed to a file or pipe, and neither are escape codes."""
     pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
     _, output = whole_run(script)
     assert "this epoch [" not in output
+    assert "\x1b" not in output
     terminal, end = pty.openpty()
     (tmp_path / "text").write_text("All work and no play.\n" * 1000)
     shutil.copy(CORRIDOR, tmp_path)
