@@ -127,5 +127,6 @@ $(VENV)/wheels-%: pyproject.toml | $(VENV)/$(EXTRAS)
 
 # A file for each installed set of extras. If a source is newer, the extras are installed again.
 $(VENV)/%: $(SOURCES) | $(BIN)/python
-	$(INSTALL) '.[$*]' $(WITH)
-	touch '$@'
+	@echo "Installing '.[$*]' in $(VENV). The first time, this takes a few minutes."
+	@$(INSTALL) '.[$*]' $(WITH)
+	@touch '$@'
