@@ -81,10 +81,10 @@ class RMSpropGraves(GradientMethod):
     # The first update of a model makes the plan. A class attribute, because a subclass may not call __init__.
     _plan: Any = None
 
-    lr = HyperparameterProxy("lr")
-    alpha = HyperparameterProxy("alpha")
-    momentum = HyperparameterProxy("momentum")
-    eps = HyperparameterProxy("eps")
+    lr: float = HyperparameterProxy("lr")
+    alpha: float = HyperparameterProxy("alpha")
+    momentum: float = HyperparameterProxy("momentum")
+    eps: float = HyperparameterProxy("eps")
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in NAMES)

@@ -1,0 +1,22 @@
+"""A user's script, which mypy checks in `make lint`: the types of the package as a type checker sees them."""
+
+from __future__ import annotations
+
+import chainer
+from typing_extensions import assert_type
+
+from rmsprop_graves import RMSpropGraves
+
+model = chainer.links.Linear(3, 2)
+optimizer = RMSpropGraves(lr=1e-3).setup(model)
+assert_type(optimizer, RMSpropGraves)
+assert_type(optimizer.lr, float)
+assert_type(optimizer.alpha, float)
+assert_type(optimizer.momentum, float)
+assert_type(optimizer.eps, float)
+optimizer.lr *= 0.5
+
+# Strict mypy fails where an error that is ignored does not occur.
+optimizer.lr = "fast"  # type: ignore[assignment]
+RMSpropGraves(lr="fast")  # type: ignore[arg-type]
+RMSpropGraves(learning_rate=1e-3)  # type: ignore[call-arg]
