@@ -131,7 +131,7 @@ def draw(runs, best, quantities):
         panel.set(ylabel=label, **limits)
     panels[-1].set_xlabel("epoch")
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center")
+    figure.legend(*handles, loc="outside lower center", title="thick: each at its best learning rate")
     return figure
 
 
