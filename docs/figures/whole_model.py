@@ -87,7 +87,7 @@ def draw(rows, spans):
         panel.add_patch(Rectangle((left, top + 0.95), right - left, 0.75, edgecolor="0.3", facecolor="0.93"))
         if right - left > 7:  # wider than the number
             panel.text((left + right) / 2, top + 1.33, f"{end - begin:,}", ha="center", va="center")
-    panel.text(0, top + 2.3, "A thread that is free takes the next span.", va="center")
+    panel.text(0, top + 2.3, "A free thread takes the next span.", va="center")
     return figure
 
 
