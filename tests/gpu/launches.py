@@ -1,4 +1,4 @@
-"""A few launches of each kernel for ncu: ten million floats, by the kernel of one parameter, a table, and Chainer's."""
+"""A few launches of each kernel for ncu, with ten million floats: of one parameter, of a table, and Chainer's."""
 
 import rmsprop_graves  # isort: split
 
