@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import sys
@@ -21,6 +22,42 @@ _AT_ONE = {
 }
 _PACKAGES = ("rmsprop_graves", "chainer")
 
+# Names of other libraries.
+_ELSEWHERE = {
+    "learning_rate": "lr",
+    "step_size": "lr",
+    "rho": "alpha",
+    "epsilon": "eps",
+}
+
+
+@functools.lru_cache(maxsize=None)
+def meant_by(name: str) -> str | None:
+    """The hyperparameter that a name probably stands for: a misspelling, or another library's name. None if unknown."""
+    plain = name.lower()
+    if name in DEFAULTS or name.startswith("_"):
+        return None
+    if plain in DEFAULTS:
+        return plain
+    if plain in _ELSEWHERE:
+        return _ELSEWHERE[plain]
+    import difflib
+
+    # A longer name such as `alpha_min` is a program's own.
+    close = [right for right in difflib.get_close_matches(plain, ("alpha", "momentum"), 1, 0.8) if right not in plain]
+    return close[0] if close else None
+
+
+def warn_if_misnamed(name: str) -> None:
+    """Warns that an attribute that is set has no effect, if its name probably stands for a hyperparameter."""
+    right = meant_by(name)
+    if right:
+        warnings.warn(
+            f"{name} has no effect: the name of this hyperparameter is {right}",
+            UserWarning,
+            stacklevel=level_of_the_caller(),
+        )
+
 
 class Hyperparameter(_ChainerHyperparameter):
     """Chainer's hyperparameter set, which checks lr, alpha, momentum and eps when they are assigned.
@@ -34,17 +71,18 @@ class Hyperparameter(_ChainerHyperparameter):
         ValueError: The value is NaN or infinite, or alpha, momentum or eps is negative.
 
     Warns:
-        UserWarning: alpha or momentum is 1 or more.
+        UserWarning: alpha or momentum is 1 or more, or the name is a misspelling of a hyperparameter.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
+        warn_if_misnamed(name)
         if name in DEFAULTS:
             value, number = _checked(name, value)
             if name in _AT_ONE and number >= 1:
                 warnings.warn(
                     f"{name} is {value}: with {name} >= 1 {_AT_ONE[name]}; the range is 0 <= {name} < 1",
                     UserWarning,
-                    stacklevel=_level_of_the_caller(),
+                    stacklevel=level_of_the_caller(),
                 )
         super().__setattr__(name, value)
 
@@ -98,7 +136,7 @@ def _single(value: Any) -> Any:
     return value
 
 
-def _level_of_the_caller() -> int:
+def level_of_the_caller() -> int:
     """Returns the `stacklevel`, in the calling function, of the first frame outside this package and Chainer."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _PACKAGES:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from types import GeneratorType
-from typing import Any, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable, TypeVar
 
 from chainer import Link, Parameter, Variable
 from chainer.backend import GpuDevice
@@ -12,9 +13,53 @@ from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hooks import WaitingHooks
-from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter
+from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, meant_by, warn_if_misnamed
 from rmsprop_graves._plan import Plan
 from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits_of
+
+_Init = TypeVar("_Init", bound=Callable[..., None])
+
+# Names that users of other libraries or of Chainer 1 look for, and what to write.
+_INSTEAD = {
+    "step": "call update()",
+    "minimize": "call update(lossfun, *args)",
+    "zero_grad": "call model.cleargrads()",
+    "zero_grads": "call model.cleargrads()",
+    "param_groups": "set lr, or update_rule.hyperparam.lr of one parameter",
+    "params": "call target.params()",
+    "state_dict": "call chainer.serializers.save_npz(file, optimizer)",
+    "save": "call chainer.serializers.save_npz(file, optimizer)",
+    "load_state_dict": "call chainer.serializers.load_npz(file, optimizer)",
+    "load": "call chainer.serializers.load_npz(file, optimizer)",
+    "weight_decay": "call add_hook(chainer.optimizer_hooks.WeightDecay(rate))",
+    "clip_grads": "call add_hook(chainer.optimizer_hooks.GradientClipping(norm))",
+}
+
+
+def _explains_arguments(init: _Init) -> _Init:
+    """Wraps a constructor, so that errors about its arguments say what to write. Its signature stays."""
+
+    @functools.wraps(init)
+    def explaining_init(self: Any, *args: Any, **kwds: Any) -> None:
+        function = type(self).__name__
+        for name, value in [*zip(NAMES, args), *kwds.items()]:
+            if _is_of_a_model(value):
+                raise TypeError(
+                    f"{name} must be a number, got {_kind_of(value)}: pass the model to setup, as in "
+                    f"{function}().setup(model)"
+                )
+        for name in kwds:
+            if name not in NAMES:
+                advice = _advice_for(name) or f"the arguments are {', '.join(NAMES)}"
+                raise TypeError(f"{function}() got an unexpected keyword argument {name!r}: {advice}")
+        init(self, *args, **kwds)
+
+    return explaining_init  # type: ignore[return-value]
+
+
+def _advice_for(name: str) -> str | None:
+    right = meant_by(name)
+    return f"its name is {right}" if right else _INSTEAD.get(name)
 
 
 class RMSpropGraves(GradientMethod):
@@ -60,6 +105,7 @@ class RMSpropGraves(GradientMethod):
         Alex Graves, Generating Sequences With Recurrent Neural Networks, arXiv 1308.0850, 2013, section 4.2.
     """
 
+    @_explains_arguments
     def __init__(
         self,
         lr: float = DEFAULTS["lr"],
@@ -67,12 +113,6 @@ class RMSpropGraves(GradientMethod):
         momentum: float = DEFAULTS["momentum"],
         eps: float = DEFAULTS["eps"],
     ) -> None:
-        for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
-            if _is_of_a_model(value):
-                raise TypeError(
-                    f"{name} must be a number, got {_kind_of(value)}: pass the model to setup, as in "
-                    f"{type(self).__name__}().setup(model)"
-                )
         super().__init__()
         self.hyperparam = Hyperparameter()
         for name, value in zip(NAMES, (lr, alpha, momentum, eps)):
@@ -80,11 +120,35 @@ class RMSpropGraves(GradientMethod):
 
     # The first update of a model makes the plan. A class attribute, because a subclass may not call __init__.
     _plan: Any = None
+    # `update` finds this faster than it would go through `__getattr__`.
+    _use_cleargrads = True
 
     lr: float = HyperparameterProxy("lr")
     alpha: float = HyperparameterProxy("alpha")
     momentum: float = HyperparameterProxy("momentum")
     eps: float = HyperparameterProxy("eps")
+
+    # A type checker knows the attributes better without these.
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name, value):
+            """Sets an attribute. Warns if its name is a misspelling of a hyperparameter, or another library's."""
+            # A subclass may use any name.
+            if type(self) is RMSpropGraves:
+                warn_if_misnamed(name)
+            super().__setattr__(name, value)
+
+        def __getattr__(self, name):
+            """Raises the error of an attribute that does not exist, with advice if its name is well known."""
+            if name in NAMES:
+                return getattr(self.hyperparam, name)  # raises the error that hides behind this one
+            advice = _advice_for(name)
+            error = AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{f': {advice}' if advice else ''}"
+            )
+            if advice:
+                error.name = name  # keeps python from adding a guess of its own
+            raise error
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in NAMES)
@@ -136,7 +200,7 @@ class RMSpropGraves(GradientMethod):
         self._check_set_up()
         if lossfun is not None:
             loss = _loss_of(lossfun, args, kwds)
-            if getattr(self, "_use_cleargrads", True):
+            if self._use_cleargrads:
                 self.target.cleargrads()
             else:
                 self.target.zerograds()

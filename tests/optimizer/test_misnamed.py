@@ -1,0 +1,118 @@
+"""Names that do not exist: arguments, attributes and hyperparameters of the optimizer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import warnings
+from types import SimpleNamespace
+
+import chainer
+import pytest
+from models import Arrays
+
+from rmsprop_graves import RMSpropGraves
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("learning_rate", "its name is lr"),
+        ("LR", "its name is lr"),
+        ("epsilon", "its name is eps"),
+        ("rho", "its name is alpha"),
+        ("momemtum", "its name is momentum"),
+        ("aplha", "its name is alpha"),
+        ("decay", "the arguments are lr, alpha, momentum, eps"),
+        ("weight_decay", "call add_hook(chainer.optimizer_hooks.WeightDecay(rate))"),
+    ],
+)
+def test_the_error_of_an_unknown_argument_says_what_to_write(name, advice):
+    """The sentence is Python's, and goes on with the right name."""
+    with pytest.raises(TypeError) as caught:
+        RMSpropGraves(**{name: 0.1})
+    assert str(caught.value) == f"RMSpropGraves() got an unexpected keyword argument {name!r}: {advice}"
+
+
+@pytest.mark.parametrize("make", [lambda model: (model,), lambda model: (model.params(),)], ids=["model", "params"])
+def test_a_model_as_first_argument_is_sent_to_setup_even_beside_a_keyword(make):
+    """As in `RMSprop(model.parameters(), lr=0.1)` of PyTorch. Python would complain about two values for lr."""
+    with pytest.raises(TypeError, match=r"^lr must be a number, got an? .*: pass the model to setup, as in"):
+        RMSpropGraves(*make(Arrays([1.0])), lr=0.1)
+
+
+def test_the_signature_is_shown_as_it_is_written():
+    """`help` and editors show the four arguments with their defaults."""
+    assert list(inspect.signature(RMSpropGraves).parameters) == ["lr", "alpha", "momentum", "eps"]
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [("learning_rate", "lr"), ("Lr", "lr"), ("epsilon", "eps"), ("momentun", "momentum"), ("alhpa", "alpha")],
+)
+@pytest.mark.parametrize("place", ["optimizer", "hyperparam", "rule's hyperparam", "schedule"])
+def test_setting_a_misnamed_hyperparameter_warns_at_the_users_line(place, name, right):
+    """Python would set an attribute that nothing reads, and the training would go on with the old value."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    rule = optimizer.target.p0.update_rule
+    with pytest.warns(UserWarning) as caught:
+        if place == "schedule":
+            trainer = SimpleNamespace(updater=SimpleNamespace(iteration=1))
+            chainer.training.extensions.LinearShift(name, (1, 0.5), (0, 1), optimizer)(trainer)
+        else:
+            places = {"optimizer": optimizer, "hyperparam": optimizer.hyperparam, "rule's hyperparam": rule.hyperparam}
+            setattr(places[place], name, 0.5)
+    expected = f"{name} has no effect: the name of this hyperparameter is {right}"
+    assert [(str(one.message), one.filename) for one in caught] == [(expected, __file__)]
+
+
+def test_a_programs_own_attributes_do_not_warn():
+    """Any other name is free, and a subclass may use every name."""
+
+    class Scheduled(RMSpropGraves):
+        def __init__(self):
+            super().__init__()
+            self.learning_rate = 0.5
+
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    for name in ("alpha0", "initial_lr", "lr_decay", "epoch_size", "ep", "steps", "_epsilon", "beta", "decay"):
+        setattr(optimizer, name, 1)
+        setattr(optimizer.hyperparam, name, 1)
+        assert getattr(optimizer, name) == 1
+    assert Scheduled().learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("learning_rate", "its name is lr"),
+        ("step", "call update()"),
+        ("zero_grad", "call model.cleargrads()"),
+        ("state_dict", "call chainer.serializers.save_npz(file, optimizer)"),
+    ],
+)
+def test_the_error_of_a_missing_attribute_says_what_to_write(name, advice):
+    """Names of PyTorch and misspellings. Python adds no guess of its own, and the attribute is still missing."""
+    optimizer = RMSpropGraves()
+    assert not hasattr(optimizer, name)
+    with pytest.raises(AttributeError) as caught:
+        getattr(optimizer, name)
+    assert str(caught.value) == f"'RMSpropGraves' object has no attribute {name!r}: {advice}"
+
+
+def test_other_missing_attributes_raise_pythons_error():
+    """Copies and pickles ask for many; a subclass without hyperparameters is told which attribute is missing."""
+
+    class Empty(RMSpropGraves):
+        def __init__(self):
+            pass
+
+    with pytest.raises(AttributeError, match="^'RMSpropGraves' object has no attribute 'colour'$"):
+        RMSpropGraves().colour  # noqa: B018
+    with pytest.raises(AttributeError, match="^'Empty' object has no attribute 'hyperparam'$"):
+        Empty().lr  # noqa: B018
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for twin in (copy.copy(RMSpropGraves(lr=1)), pickle.loads(pickle.dumps(RMSpropGraves(lr=1)))):
+            assert twin.lr == 1
