@@ -33,7 +33,7 @@ _ELSEWHERE = {
 
 @functools.lru_cache(maxsize=None)
 def meant_by(name: str) -> str | None:
-    """The hyperparameter that a name probably stands for: a misspelling, or another library's name. None if unknown."""
+    """The hyperparameter that a misspelling or another library's name stands for; None if there is none."""
     plain = name.lower()
     if name in DEFAULTS or name.startswith("_"):
         return None

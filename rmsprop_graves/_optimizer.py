@@ -14,6 +14,7 @@ from chainer.serializer import Deserializer
 from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hooks import WaitingHooks
 from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, meant_by, warn_if_misnamed
+from rmsprop_graves._mistakes import warn_of_mistakes
 from rmsprop_graves._plan import Plan
 from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits_of
 
@@ -196,6 +197,10 @@ class RMSpropGraves(GradientMethod):
             ValueError: The loss has more than one element, or none, and no gradient of its own; no gradient has been
                 cleared. Or a gradient or a state has another shape than its parameter, a state is missing, or a
                 parameter or state is read-only or has elements that share memory; no parameter has been stepped.
+
+        Warns:
+            UserWarning: In the first update, the model has no parameters, or none has a gradient, or all gradients are
+                NaN because they have not been cleared.
         """
         self._check_set_up()
         if lossfun is not None:
@@ -207,10 +212,13 @@ class RMSpropGraves(GradientMethod):
             loss.backward(loss_scale=self._loss_scale)
             del loss
         params = list(self.target.params())
-        self._reallocate_cleared_grads_of(params)
-        self.check_nan_in_grads()
         if self._plan is None:
             self._plan = Plan()
+        if self._plan.is_new:
+            self._plan.is_new = False
+            warn_of_mistakes(params, made_here=lossfun is not None or self._loss_scaling_is_dynamic)
+        self._reallocate_cleared_grads_of(params)
+        self.check_nan_in_grads()
         plan = self._plan  # a hook may call `setup`
         hooks = self._call_hooks(plan, "pre", params)
         params = list(self.target.params()) if hooks is None else hooks.model_params()

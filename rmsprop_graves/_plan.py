@@ -33,6 +33,8 @@ class Plan:
     def __init__(self) -> None:
         # The tables of the last update, in order. A table is used again if its arrays are the same.
         self._tables: list[Any] = []
+        # Whether no update has been made, with this model or, after unpickling, in this process.
+        self.is_new = True
         # The hooks that wait, while an update calls hooks.
         self.hooks: WaitingHooks | None = None
 
