@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Callable, Iterable, TypeVar
 
@@ -170,8 +171,7 @@ class RMSpropGraves(GradientMethod):
             ImportError: The model is on a GPU, and CuPy is too old.
         """
         if not isinstance(link, Link):
-            advice = "create the model first" if isinstance(link, type) else "put several links into a ChainList"
-            raise TypeError(f"optimization target must be a link, got {_kind_of(link)}: {advice}")
+            raise TypeError(f"optimization target must be a link, got {_kind_of(link)}: {_advice_for_target(link)}")
         if any(isinstance(param.device, GpuDevice) for param in link.params()):
             kernels.on_gpu()
         self._plan = None
@@ -249,6 +249,37 @@ class RMSpropGraves(GradientMethod):
             plan.hooks = None
         return hooks if self._plan is plan else None
 
+    def add_hook(self, hook: Any, name: str | None = None, timing: str = "auto") -> None:
+        """Adds a hook, a function that the update calls before or after the steps.
+
+        Args:
+            hook: Called with the optimizer; or with the update rule and the parameter, for each parameter, if it has a
+                true attribute ``call_for_each_param``.
+            name: Name by which ``remove_hook`` finds it (default: the hook's attribute ``name`` or ``__name__``).
+            timing: ``'pre'`` or ``'post'``, before or after the steps; ``'auto'`` for the hook's attribute ``timing``,
+                or ``'pre'`` if it has none (default: ``'auto'``).
+
+        Raises:
+            RuntimeError: The optimizer is not set up.
+            TypeError: ``hook`` is not callable, or is a class of Chainer's hooks.
+            ValueError: ``timing`` is another string, or ``hook`` has no name.
+            KeyError: There is a hook of this name.
+
+        Warns:
+            UserWarning: ``name`` is ``'post'`` and no ``timing`` is given.
+        """
+        if isinstance(hook, type) and hook.__module__.startswith("chainer.optimizer"):
+            raise TypeError(
+                f"hook must be a function, got the class {hook.__name__}: create it first, as in {hook.__name__}(...)"
+            )
+        if name == "post" and timing == "auto":
+            warnings.warn(
+                "the hook is named 'post': to have it called after the steps, write timing='post'",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().add_hook(hook, name, timing)
+
     def call_hook(self, hook: Any) -> None:
         """Calls a hook of the optimizer. Chainer's own elementwise hooks may be applied together with the step."""
         plan = self._plan
@@ -308,6 +339,16 @@ class RMSpropGraves(GradientMethod):
             _checkpoint.load_optimizer(self, serializer, RMSpropGravesRule)
         else:
             _checkpoint.save_optimizer(self, serializer)
+
+
+def _advice_for_target(link: Any) -> str:
+    if isinstance(link, type):
+        return "create the model first"
+    if isinstance(link, (list, tuple, dict)):
+        return "put several links into a ChainList"
+    if isinstance(link, (Variable, GeneratorType)):
+        return "pass the model itself, not its parameters"
+    return "pass the model, a chainer.Link such as a Chain"
 
 
 def _loss_of(lossfun: Any, args: Any, kwds: Any) -> Any:

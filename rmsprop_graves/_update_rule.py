@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, Iterable
 
 import chainer
@@ -34,7 +35,7 @@ class RMSpropGravesRule(UpdateRule):
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: A value is not one real number.
+        TypeError: A value is not one real number, or ``parent_hyperparam`` is a number.
         ValueError: A value is NaN or infinite, or alpha, momentum or eps is negative.
 
     Warns:
@@ -52,6 +53,11 @@ class RMSpropGravesRule(UpdateRule):
         momentum: float | None = None,
         eps: float | None = None,
     ) -> None:
+        if isinstance(parent_hyperparam, numbers.Real):
+            raise TypeError(
+                f"parent_hyperparam must be a Hyperparameter, got {parent_hyperparam!r}: "
+                f"write {type(self).__name__}(lr={parent_hyperparam!r}) for its own lr"
+            )
         super().__init__()
         self.hyperparam = Hyperparameter(parent_hyperparam or _default_hyperparam)
         for name, value in zip(NAMES, (lr, alpha, momentum, eps)):

@@ -57,7 +57,15 @@ def use_on_cpu(name: str) -> None:
     global _on_cpu
     if name not in _NAMES:
         raise ValueError(f"the kernel on a CPU ({_VARIABLE}) must be one of {', '.join(_NAMES)}, got {name!r}")
-    _on_cpu = _best() if name == "auto" else _kernel(name)
+    try:
+        _on_cpu = _best() if name == "auto" else _kernel(name)
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        raise ModuleNotFoundError(
+            f"the kernel 'numba' needs Numba, which is not installed: run pip install numba, or unset {_VARIABLE}",
+            name="numba",
+        ) from error
 
 
 @functools.lru_cache(maxsize=None)

@@ -34,10 +34,10 @@ def import_error(monkeypatch, _unchosen):
 
 
 def test_without_numba_the_numpy_kernel_is_used_without_a_warning(import_error):
-    """Numba is optional; asking for it by name raises the error of the import."""
+    """Numba is optional; asking for it by name raises an error that says how to install it."""
     import_error(ModuleNotFoundError("No module named 'numba'", name="numba"))
     assert kernels.on_cpu() is numpy_kernel
-    with pytest.raises(ModuleNotFoundError, match="numba"):
+    with pytest.raises(ModuleNotFoundError, match="run pip install numba, or unset RMSPROP_GRAVES_CPU_KERNEL"):
         kernels.use_on_cpu("numba")
 
 

@@ -12,7 +12,7 @@ import chainer
 import pytest
 from models import Arrays
 
-from rmsprop_graves import RMSpropGraves
+from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,26 @@ def test_other_missing_attributes_raise_pythons_error():
         warnings.simplefilter("error")
         for twin in (copy.copy(RMSpropGraves(lr=1)), pickle.loads(pickle.dumps(RMSpropGraves(lr=1)))):
             assert twin.lr == 1
+
+
+def test_a_class_of_hooks_is_refused():
+    """Chainer would create an object at each update: GradientClipping(optimizer) clips nothing."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    expected = r"^hook must be a function, got the class GradientClipping: create it first, as in GradientClipping\("
+    with pytest.raises(TypeError, match=expected):
+        optimizer.add_hook(chainer.optimizer_hooks.GradientClipping)
+
+
+def test_a_timing_in_place_of_the_name_warns():
+    """The second argument is the name, so the hook would be called before the step."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    with pytest.warns(UserWarning, match="^the hook is named 'post': .* write timing='post'$") as caught:
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4), "post")
+    assert [one.filename for one in caught] == [__file__]
+    optimizer.add_hook(chainer.optimizer_hooks.GradientClipping(1), "pre")
+
+
+def test_a_number_in_place_of_the_parent_is_refused():
+    """A rule takes the optimizer's hyperparameters first. Chainer's fails at the first update."""
+    with pytest.raises(TypeError, match=r"^parent_hyperparam must be a Hyperparameter, got 0.1: .*\(lr=0.1\)"):
+        RMSpropGravesRule(0.1)

@@ -68,13 +68,14 @@ def test_setup_returns_the_optimizer_and_starts_over():
     [
         ([L.Linear(1, 1)], "got a list: put several links into a ChainList"),
         ({"a": L.Linear(1, 1)}, "got a dict: put several links into a ChainList"),
-        (L.Linear(1, 1).params(), "got a generator: "),
-        (L.Linear(1, 1).W, "got a Parameter: "),
+        (L.Linear(1, 1).params(), "got a generator: pass the model itself, not its parameters"),
+        (L.Linear(1, 1).W, "got a Parameter: pass the model itself, not its parameters"),
         (RMSpropGraves(), "got a RMSpropGraves: "),
         (L.Linear, "got the class Linear: create the model first"),
-        (None, "got None: "),
+        (None, "got None: pass the model, a chainer.Link such as a Chain"),
+        (L.Linear(1, 1).forward, "got a method: pass the model, a chainer.Link such as a Chain"),
     ],
-    ids=["list", "dict", "generator", "parameter", "optimizer", "class", "None"],
+    ids=["list", "dict", "generator", "parameter", "optimizer", "class", "None", "method"],
 )
 def test_setup_refuses_anything_but_a_link(target, advice):
     """The error begins as Chainer's. The optimizer keeps the model that it had."""
