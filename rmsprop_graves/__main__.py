@@ -45,7 +45,12 @@ def main() -> None:
     elif first in ("-", "--") or first[:2] in ("-m", "-c") or first[:1] != "-":
         _run(arguments)
     else:
-        parser.parse_args(arguments)
+        _, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            parser.error(
+                f"unrecognized arguments: {' '.join(unknown)}; options of the script come after it, and options of "
+                "python before -m"
+            )
         print(_info())
 
 

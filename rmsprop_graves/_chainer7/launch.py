@@ -60,6 +60,12 @@ def _run_stdin(argv: list[str]) -> None:
 
 
 def _run_file(path: str, argv: list[str]) -> None:
+    if path.endswith(".ipynb"):
+        # As a program, a notebook does nothing: it is an expression of dictionaries and lists.
+        sys.exit(
+            f"{path} is a notebook: open it with Jupyter and import rmsprop_graves in its first cell, or make a script "
+            f"of it with: jupyter nbconvert --to script {path}"
+        )
     sys.argv = argv
     file = _absolute(path)
     if pkgutil.get_importer(file) is not None:

@@ -573,8 +573,14 @@ def test_info_says_why_chainer_cannot_use_cupy_and_what_to_do(monkeypatch, error
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["-m"], "after -m"), (["-c"], "after -c"), (["--nonsense"], "--nonsense")],
-    ids=["-m alone", "-c alone", "unknown option"],
+    [
+        (["-m"], "after -m"),
+        (["-c"], "after -c"),
+        (["--nonsense"], "--nonsense"),
+        (["--epoch", "2", "train.py"], "--epoch 2 train.py; options of the script come after it"),
+        (["-u", "train.py"], "-u train.py; options of the script come after it, and options of python before -m"),
+    ],
+    ids=["-m alone", "-c alone", "unknown option", "option of the script", "option of python"],
 )
 def test_a_wrong_command_line_is_explained(tmp_path, arguments, message):
     """The message is argparse's, with the usage and exit status 2."""
@@ -582,6 +588,15 @@ def test_a_wrong_command_line_is_explained(tmp_path, arguments, message):
     assert result.returncode == 2
     assert result.stderr.startswith("usage: python -m rmsprop_graves SCRIPT")
     assert message in result.stderr
+
+
+def test_a_notebook_is_refused_with_the_ways_to_run_it(tmp_path):
+    """Python runs some notebooks as an expression that does nothing, and fails on others with `null`."""
+    write(tmp_path, "train.ipynb", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    result = run(*LAUNCHER, "train.ipynb", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "train.ipynb is a notebook: open it with Jupyter and import rmsprop_graves" in result.stderr
+    assert result.stderr.endswith("jupyter nbconvert --to script train.ipynb\n")
 
 
 def test_help_and_version_are_printed(tmp_path):
