@@ -7,14 +7,14 @@ in one call that nothing can interrupt.
 from __future__ import annotations
 
 import copy
-from typing import Any, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
 import chainer
 import numpy
 from chainer import backend
 
 from rmsprop_graves._assign import Changes, can_hold
-from rmsprop_graves._chainer7.files import keys_of
+from rmsprop_graves._chainer7.files import keys_of, some
 from rmsprop_graves._entries import Entries, not_there
 
 STATES = ("n", "g", "delta")
@@ -316,19 +316,13 @@ def describe_other_file(source: Any, model: Any) -> str:
         if inner:
             return f"this looks like a trainer's snapshot; load the optimizer with path={inner[0]!r}"
         what = "this looks like a model's file" if not params.isdisjoint(keys) else "this is not an optimizer's file"
-        return f"{what}: it holds {_some(keys)}"
+        return f"{what}: it holds {some(keys)}"
     if params - found and found - params:
         return (
-            f"this looks like another model's optimizer: the file has {_some(found - params)}, "
-            f"which the model does not have; the model has {_some(params - found)}"
+            f"this looks like another model's optimizer: the file has {some(found - params)}, "
+            f"which the model does not have; the model has {some(params - found)}"
         )
     names = {key.rpartition("/")[2] for key in keys if "/" in key}
     if names and names.isdisjoint(STATES) and names != {T}:
-        return f"this looks like the file of another optimizer: it holds {_some(names)} of each parameter"
+        return f"this looks like the file of another optimizer: it holds {some(names)} of each parameter"
     return ""
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more

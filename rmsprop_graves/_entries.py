@@ -230,7 +230,7 @@ def load(obj: Any, entries: Entries, file: str, names: list[str], path: str) -> 
             obj.serialize(_Rehearsal(entries))
         entries.load(obj)
     except (KeyError, ValueError) as error:
-        words = other_kind(names, path, hasattr(entries, "npz")) if isinstance(obj, chainer.Link) else ""
+        words = other_kind(names, path, hasattr(entries, "npz"), obj) if isinstance(obj, chainer.Link) else ""
         if not words:
             raise
         kind = KeyError if isinstance(error, KeyError) else ValueError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import chainer
 import numpy
 from chainer.backends import cuda
 
@@ -65,5 +66,5 @@ def _mistake(params: list[Any], made_here: bool) -> str:
 def _is_all_nan(grad: Any) -> bool:
     if not isinstance(grad, (numpy.ndarray, cuda.ndarray)) or grad.dtype.kind != "f" or not grad.size:
         return False
-    # On a GPU, look at one element first.
-    return bool(numpy.isnan(float(grad.ravel()[0]))) and bool((grad != grad).all())
+    with chainer.using_device(chainer.backend.get_device_from_array(grad)):
+        return bool((grad != grad).all())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Iterable
 
 
 def load(deserializer: Any, obj: Any) -> None:
@@ -11,7 +11,7 @@ def load(deserializer: Any, obj: Any) -> None:
         deserializer.load(obj)
     except (KeyError, AttributeError) as error:
         words = (
-            other_kind(keys_of(deserializer) or [], "", hasattr(deserializer, "npz"))
+            other_kind(keys_of(deserializer) or [], "", hasattr(deserializer, "npz"), obj)
             if hasattr(obj, "namedparams")
             else ""
         )
@@ -35,10 +35,10 @@ def keys_of(source: Any) -> list[str] | None:
     return keys
 
 
-def other_kind(names: list[str], path: str, is_npz: bool) -> str:
+def other_kind(names: list[str], path: str, is_npz: bool, model: Any) -> str:
     """Says what a file holds in place of a model at this path; empty if that is not known."""
     here = {name[len(path) :] for name in names if name.startswith(path)}
-    here |= {name[: -len(".npy")] for name in here if name.endswith(".npy")}
+    here = {name[: -len(".npy")] if name.endswith(".npy") else name for name in here}
     parts = [name.split("/") for name in here]
     models = sorted({part[1] for part in parts if part[0] == "updater" and part[1:] and part[1].startswith("model:")})
     if models:
@@ -48,4 +48,14 @@ def other_kind(names: list[str], path: str, is_npz: bool) -> str:
         )
     if {"t", "epoch"} <= here:
         return "this is an optimizer's file, so load it into the optimizer, and the model from the model's own file"
+    params = {name.strip("/") for name, _ in model.namedparams()}
+    if here and params and here.isdisjoint(params):
+        return f"this looks like another model's file: it holds {some(here)}; the model has {some(params)}"
     return ""
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + more

@@ -63,8 +63,8 @@ def _run_file(path: str, argv: list[str]) -> None:
     if path.endswith(".ipynb"):
         # As a program, a notebook does nothing: it is an expression of dictionaries and lists.
         sys.exit(
-            f"{path} is a notebook: open it with Jupyter and import rmsprop_graves in its first cell, or make a script "
-            f"of it with: jupyter nbconvert --to script {path}"
+            f"{path} is a notebook: open it with Jupyter and import rmsprop_graves in its first cell, or make a "
+            f"script of it with: jupyter nbconvert --to script {path}"
         )
     sys.argv = argv
     file = _absolute(path)

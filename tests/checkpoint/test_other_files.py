@@ -96,4 +96,4 @@ def test_a_model_given_another_file_says_what_it_is(tmp_path, load, write):
     write(tmp_path / "other.npz", {"other": numpy.ones(3)})
     with pytest.raises(KeyError) as caught:
         load(str(tmp_path / "other.npz"), model)
-    assert "this is" not in caught.value.args[0]
+    assert caught.value.args[0].endswith("another model's file: it holds other; the model has p0, p1, p2")
