@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import warnings
 from typing import Any
 
 from rmsprop_graves._chainer7 import processes
@@ -17,6 +18,9 @@ def install_in_chainer() -> None:
     Call it before or after Chainer is imported. A name that was imported before the call, for example by
     ``from chainer.optimizers import RMSpropGraves``, still refers to Chainer's class, and so does
     ``chainer.optimizers.rmsprop_graves.RMSpropGraves``.
+
+    Warns:
+        UserWarning: The program has imported Chainer's class by name.
 
     Example:
         >>> rmsprop_graves.install_in_chainer()
@@ -50,9 +54,19 @@ def _install() -> None:
                 _load_anew(name, module)
 
     # An import from the private module never waits for that other thread.
+    from rmsprop_graves._hyperparameter import level_of_the_caller
     from rmsprop_graves._optimizer import RMSpropGraves
 
     chainer.optimizers.RMSpropGraves = RMSpropGraves
+    replaced = chainer.optimizers.rmsprop_graves.RMSpropGraves
+    for name, value in list(vars(sys.modules["__main__"]).items()):
+        if value is replaced:
+            warnings.warn(
+                f"{name} is still Chainer's class: call rmsprop_graves.install_in_chainer() before the line that "
+                "imports it",
+                UserWarning,
+                stacklevel=level_of_the_caller(),
+            )
 
 
 def _load_anew(name: str, module: Any) -> None:

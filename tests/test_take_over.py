@@ -46,6 +46,20 @@ def test_the_class_is_installed_after_chainer_was_imported(first):
     run_python(f"{FIRST_IMPORTS[first]}\nimport rmsprop_graves\nrmsprop_graves.install_in_chainer()\n{IS_INSTALLED}")
 
 
+def test_a_class_that_the_program_has_imported_before_warns():
+    """The program would train with Chainer's class without a word. The warning names the line of the call."""
+    program = """
+        import rmsprop_graves
+        from chainer.optimizers import RMSpropGraves as Rule
+        rmsprop_graves.install_in_chainer()
+        """
+    _, printed = run_python(program)
+    expected = (
+        "<string>:4: UserWarning: Rule is still Chainer's class: call rmsprop_graves.install_in_chainer() before"
+    )
+    assert expected in printed
+
+
 def test_installing_does_not_import_chainer():
     """The program may still set the environment variables that Chainer reads when it is imported."""
     code = "import sys, rmsprop_graves; rmsprop_graves.install_in_chainer(); print('chainer' in sys.modules)"

@@ -11,7 +11,18 @@ from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGra
 from gpu_stand_in import Device
 from interpreter import run_python
 from models import assert_same_bits, on_host, snapshot_of
-from random_models import GPUS, Model, Parameter, PerParameter, assert_same, build, give_gradients, plain, scaled
+from random_models import (
+    GPUS,
+    Model,
+    Parameter,
+    PerParameter,
+    assert_same,
+    build,
+    give_gradients,
+    plain,
+    scaled,
+    train_plain,
+)
 
 from rmsprop_graves import RMSpropGraves, kernels
 from rmsprop_graves.kernels import cuda
