@@ -68,6 +68,33 @@ PROGRAMS = {
     "ValueError: eps must": "rmsprop_graves.RMSpropGraves(eps=-1)",
     "TypeError: lr must be a finite number, got ndarray": "rmsprop_graves.RMSpropGraves(lr=numpy.ones(3))",
     "UserWarning: momentum is 1": "rmsprop_graves.RMSpropGraves(momentum=1)",
+    "TypeError: RMSpropGraves() got an unexpected": "rmsprop_graves.RMSpropGraves(learning_rate=0.1)",
+    "UserWarning: learning_rate has no effect": "rmsprop_graves.RMSpropGraves().learning_rate = 0.1",
+    "AttributeError: 'NoneType' object has no attribute 'namedlinks'": """
+        iterator = chainer.iterators.SerialIterator([], 2)
+        updater = chainer.training.StandardUpdater(iterator, rmsprop_graves.RMSpropGraves())
+        chainer.training.Trainer(updater, (1, "iteration"))
+        """,
+    "UserWarning: no parameter has a gradient": """
+        model = L.Linear(3, 2)
+        optimizer = new(model)
+        with chainer.no_backprop_mode():
+            optimizer.update(lambda: F.sum(model(x)))
+        """,
+    "UserWarning: all gradients are NaN": "new(L.Linear(3, 2)).update()",
+    "UserWarning: the model has no parameters": "new(chainer.Chain()).update()",
+    "Actual: float32 != float64": "L.Linear(3, 2)(x.astype('d'))",
+    "RuntimeError: An Expr instance": "F.softmax_cross_entropy(x, numpy.zeros((4, 3), 'i'))",
+    "RuntimeError: Tried to parse ChainerX": "chainer.get_device('gpu')",
+    "KeyError: 'extensions/LogReport/_log": """
+        model, saved_trainer = trainer()
+        saved_trainer.extend(extensions.snapshot(filename="snapshot"), trigger=(1, "iteration"))
+        saved_trainer.run()
+        model, other_trainer = trainer()
+        other_trainer.extend(extensions.LogReport())
+        warnings.simplefilter("ignore")
+        load_npz("result/snapshot", other_trainer)
+        """,
     "RuntimeError: Optimizer is not set up": "rmsprop_graves.RMSpropGraves().add_hook(print)",
     "TypeError: optimization target": "new(L.Linear)",
     "KeyError: 'hook": """
@@ -78,7 +105,7 @@ PROGRAMS = {
     "TypeError: lossfun must be": "model, optimizer = trained(); optimizer.update(F.sum(model(x)))",
     "TypeError: lossfun must return": "trained()[1].update(lambda: None)",
     "ValueError: the loss must be a scalar": "model, optimizer = trained(); optimizer.update(model, x)",
-    "RuntimeError: Cannot retrieve": "new(L.Linear(None, 2)).update()",
+    "RuntimeError: Cannot retrieve": "new(L.Linear(None, 2, nobias=True)).update()",
     "ValueError: parameter W: found a gradient": """
         model, optimizer = trained()
         model.W.grad.resize((3, 3), refcheck=False)
@@ -189,6 +216,11 @@ if __name__ == "__main__":
 """
 # Each of these runs in an interpreter of its own.
 COMPLETE = {
+    "UserWarning: RMSpropGraves is still Chainer's class": """
+        import rmsprop_graves
+        from chainer.optimizers import RMSpropGraves
+        rmsprop_graves.install_in_chainer()
+        """,
     "ModuleNotFoundError: No module named 'pkg_resources'": """
         import sys, types, numpy
         numpy.sctypes = {"int": [numpy.int64], "float": [numpy.float64]}  # as NumPy 1 has it
