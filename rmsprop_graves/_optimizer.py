@@ -44,16 +44,14 @@ def _explains_arguments(init: _Init) -> _Init:
     @functools.wraps(init)
     def explaining_init(self: Any, *args: Any, **kwds: Any) -> None:
         function = type(self).__name__
+        to_setup = f"pass the model to setup, as in {function}().setup(model)"
         for name, value in [*zip(NAMES, args), *kwds.items()]:
-            if _is_of_a_model(value):
-                raise TypeError(
-                    f"{name} must be a number, got {_kind_of(value)}: pass the model to setup, as in "
-                    f"{function}().setup(model)"
-                )
-        for name in kwds:
+            is_model = _is_of_a_model(value)
             if name not in NAMES:
-                advice = _advice_for(name) or f"the arguments are {', '.join(NAMES)}"
+                advice = to_setup if is_model else _advice_for(name) or f"the arguments are {', '.join(NAMES)}"
                 raise TypeError(f"{function}() got an unexpected keyword argument {name!r}: {advice}")
+            if is_model:
+                raise TypeError(f"{name} must be a number, got {_kind_of(value)}: {to_setup}")
         init(self, *args, **kwds)
 
     return explaining_init  # type: ignore[return-value]

@@ -42,6 +42,12 @@ def test_a_model_as_first_argument_is_sent_to_setup_even_beside_a_keyword(make):
         RMSpropGraves(*make(Arrays([1.0])), lr=0.1)
 
 
+def test_a_model_by_keyword_is_sent_to_setup():
+    """Any name leads there."""
+    with pytest.raises(TypeError, match=r"argument 'model': pass the model to setup, as in RMSpropGraves\(\)\.setup"):
+        RMSpropGraves(model=Arrays([1.0]))
+
+
 def test_the_signature_is_shown_as_it_is_written():
     """`help` and editors show the four arguments with their defaults."""
     assert list(inspect.signature(RMSpropGraves).parameters) == ["lr", "alpha", "momentum", "eps"]
