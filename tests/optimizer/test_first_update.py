@@ -112,6 +112,7 @@ def test_an_attribute_of_a_rule_that_nothing_reads_warns(name, right):
         optimizer.update(loss_of, model)
 
 
+@pytest.mark.filterwarnings("error")
 def test_only_the_first_update_warns():
     """A later one may have its reasons, and is as fast as before."""
     model = L.Linear(3, 2)
@@ -120,6 +121,7 @@ def test_only_the_first_update_warns():
     no_backward(model, optimizer)
 
 
+@pytest.mark.filterwarnings("error")
 def test_right_first_updates_do_not_warn():
     """Some gradients may be missing or NaN, frozen and uninitialized models have none, and zeros are gradients."""
     model = chainer.Sequential(L.Linear(3, 2), L.Linear(2, 2))
