@@ -59,7 +59,7 @@ clients:
 
 # Clients that cannot be installed are skipped: pip prints why, and the table at the end lists them.
 train-clients: $(VENV)/examples,numba,test
-	-$(MAKE) '$(VENV)/clients'
+	-$(MAKE) '$(VENV)/clients,dqn'
 	-$(MAKE) '$(VENV)/chainerrl'
 	cd tests && '$(abspath $(BIN))/python' -m clients
 	$(BIN)/pytest $(PYTEST) tests/test_shared_memory.py
