@@ -75,7 +75,8 @@ class Changes:
         calls = itertools.chain(
             map(dict.clear, self._cleared),
             itertools.starmap(dict.update, self._refilled),
-            itertools.starmap(setattr, self._attributes),
+            # A `__setattr__` of a class would run bytecode.
+            itertools.starmap(object.__setattr__, self._attributes),
             itertools.starmap(operator.setitem, self._items),
         )
         collections.deque(calls, maxlen=0)

@@ -14,6 +14,7 @@ The results are bit-identical for any number.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -96,4 +97,8 @@ def _best() -> ModuleType:
 
 
 def _kernel(name: str) -> ModuleType:
+    if name == "numba":
+        # Chainer and Numba import SciPy's modules in different orders: in two threads at once, one import would fail.
+        with contextlib.suppress(Exception):  # the kernel works without Chainer
+            importlib.import_module("chainer")
     return importlib.import_module(f"{__name__}.{name}")

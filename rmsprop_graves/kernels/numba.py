@@ -10,8 +10,6 @@ from functools import partial
 from itertools import chain, starmap
 from typing import Any, Iterable, Sequence
 
-# Before Numba: both import SciPy's modules, in different orders, and in two threads at once one import would fail.
-import chainer  # noqa: F401
 import numba
 import numpy
 from llvmlite import ir

@@ -601,7 +601,7 @@ def test_a_notebook_is_refused_with_the_ways_to_run_it(tmp_path):
 
 def test_help_and_version_are_printed(tmp_path):
     """They go to standard output."""
-    assert "Runs a Chainer program as python would" in run(*LAUNCHER, "--help", cwd=tmp_path).stdout
+    assert "Run an unmodified Chainer program as python would" in run(*LAUNCHER, "--help", cwd=tmp_path).stdout
     assert run(*LAUNCHER, "--version", cwd=tmp_path).stdout.endswith(f"{rmsprop_graves.__version__}\n")
 
 
