@@ -264,6 +264,8 @@ def unrun(page):
 def test_every_block_of_a_page_is_run_by_a_test(name):
     """Python is in blocks of pycon or python, and commands are in blocks of console."""
     assert unrun(PAGES[name]) == []
+    # MyST's comments are text on a forge, and would say to no test that a block is not to be run.
+    assert re.findall(r"^% .*", PAGES[name], re.M) == []
     for opening in ("```py", "~~~ pycon", ":::{code-block} python", "```{code} sh", "```{doctest}", "```{console}"):
         assert unrun(f"{PAGES[name]}\n{opening}\n1\n") == [opening]
 
