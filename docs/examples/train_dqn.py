@@ -47,6 +47,7 @@ BATCH = 32
 DISCOUNT = 0.99
 LOWEST_EPSILON = 0.1
 MEMORY = 100_000  # transitions to sample from
+LONGEST = 300  # frames of the animated episode
 TARGET_INTERVAL = 1_000  # steps between two updates of the target network
 
 # DeepMind's values. eps is in units of squared gradient, and as in their code the loss is a sum over the batch.
@@ -276,7 +277,7 @@ def load_game(name):
     """Returns a game of MinAtar, or an object of the class MODULE:CLASS.
 
     A class of your own needs the methods `seed`, `reset`, `act`, `state` and `num_actions` of `minatar.Environment`.
-    After `seed` and `reset`, only actions may change the state, so that a run can resume.
+    A state is an array of booleans. After `seed` and `reset`, only actions may change it, so that a run can resume.
 
     Raises:
         ValueError: There is no such game.
@@ -285,9 +286,15 @@ def load_game(name):
     if attribute:
         sys.path.append(os.getcwd())
         try:
-            return getattr(importlib.import_module(module), attribute)()
+            game = getattr(importlib.import_module(module), attribute)()
+            game.seed(0)
+            game.reset()
+            game.act(game.num_actions() - 1)
+            if numpy.asarray(game.state()).dtype != bool:
+                raise ValueError("its state must be an array of booleans")
         except Exception as error:
             raise ValueError(f"--game {name} cannot be loaded: {error}") from error
+        return game
     if name not in GAMES:
         raise ValueError(f"--game must be one of {', '.join(GAMES)}, or MODULE:CLASS, got {name}")
     try:
@@ -308,13 +315,13 @@ def play_episode(player, choose, longest):
 
 
 def random_return(game, seed):
-    """Returns the mean return of a random player in a hundred episodes."""
+    """Returns the mean return of a random player in a hundred episodes of at most 10,000 frames."""
     random = numpy.random.RandomState(seed)
     player = Player(game, seed, 1)
     returns = []
     for episode in range(100):
         player.start(episode)
-        returns.append(play_episode(player, lambda _: random.randint(game.num_actions()), math.inf)[0])
+        returns.append(play_episode(player, lambda _: random.randint(game.num_actions()), 10_000)[0])
     return sum(returns) / len(returns)
 
 
@@ -425,6 +432,8 @@ def main():
             trainer.resume(args.resume)
         except ValueError as error:
             parser.error(f"--resume: {error}")
+    elif trainer.newest_snapshot():
+        parser.error(f"--out {args.out} has the snapshot of another run: add --resume, or choose another folder")
     try:
         os.makedirs(args.out, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
@@ -433,15 +442,23 @@ def main():
     with chainer.using_config("type_check", False):  # it would take an eighth of the time
         trainer.run()
 
-    print(f"Mean return of the last hundred episodes: {updater.mean_return:.2f}")
+    if updater.last_returns:
+        print(f"Mean return of the last hundred episodes: {updater.mean_return:.2f}")
+    else:
+        print("No episode has ended.")
     print(f"Mean return of a random player:           {random_return(game, args.seed):.2f}")
-    score, states = play_episode(Player(game, args.seed, 2), model.best_action, 300)
+    score, states = play_episode(Player(game, args.seed, 2), model.best_action, LONGEST)
     draw(states, f"{args.out}/episode.gif")
-    print(f"Episode:  {args.out}/episode.gif, without random actions, return {score:g} in {len(states) - 1} frames")
-    print(f"Plot:     {args.out}/return.png")
+    frames = f"the first {LONGEST} frames" if len(states) > LONGEST else f"{len(states) - 1} frames"
+    print(f"Episode:  {args.out}/episode.gif, without random actions, return {score:g} in {frames}")
+    if updater.last_returns:
+        print(f"Plot:     {args.out}/return.png")
     print(f"Log:      {args.out}/log.json")
     print(f"Snapshot: {trainer.newest_snapshot()}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before or after the training
+        sys.exit(130)

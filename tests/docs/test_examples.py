@@ -285,6 +285,43 @@ def test_dqn_leaves_the_files_that_it_names(whole_run):
     assert all(abs(after - before) == 1 for before, after in zip(cells, cells[1:]))
 
 
+def test_dqn_does_not_replace_the_snapshot_of_another_run(tmp_path, whole_run):
+    """Only the newest snapshot is kept, so a run that is not resumed would lose it."""
+    shutil.copytree(whole_run("train_dqn.py")[0], tmp_path, dirs_exist_ok=True)
+    before = last_snapshot(tmp_path)
+    error = run(tmp_path, "train_dqn.py", status=2).stderr
+    assert error.endswith("--out out has the snapshot of another run: add --resume, or choose another folder\n")
+    assert last_snapshot(tmp_path) == before
+
+
+def test_dqn_names_no_plot_before_an_episode_has_ended(tmp_path):
+    """The first hundred frames of this game end no episode."""
+    (tmp_path / "endless.py").write_text(
+        "from corridor import Corridor\n\n"
+        "class Endless(Corridor):\n"
+        "    def act(self, action):\n"
+        "        return 0, False\n"
+    )
+    options = ["--game", "endless:Endless", "--frames", "100", "--interval", "100", "--start", "0"]
+    output = run(tmp_path, "train_dqn.py", *options).stdout
+    assert "No episode has ended.\n" in output
+    assert "return 0 in the first 300 frames\n" in output
+    assert "return.png" not in output
+    assert not (tmp_path / "out" / "return.png").exists()
+
+
+def test_dqn_refuses_a_game_whose_states_are_numbers(tmp_path):
+    """The replay memory packs booleans into bits."""
+    (tmp_path / "number_game.py").write_text(
+        "from corridor import Corridor\n\n"
+        "class Numbers(Corridor):\n"
+        "    def state(self):\n"
+        "        return super().state().astype(float)\n"
+    )
+    error = run(tmp_path, "train_dqn.py", "--game", "number_game:Numbers", status=2).stderr
+    assert error.endswith("--game number_game:Numbers cannot be loaded: its state must be an array of booleans\n")
+
+
 def test_dqn_with_chainers_class_ends_with_the_same_bits(tmp_path, whole_run):
     """Parameters, states, replay memory and log are equal; only the settings have another name."""
     run(tmp_path, "train_dqn.py", "--optimizer", "chainer")
@@ -447,6 +484,8 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run, script, statu
         ("train_dqn.py", ["--game", "pong"], "--game must be one of asterix, breakout, freeway, seaquest, "),
         ("train_dqn.py", ["--game", "gone:Game"], "--game gone:Game cannot be loaded: No module named 'gone'"),
         ("train_dqn.py", ["--game", "math:Game"], "--game math:Game cannot be loaded: module 'math' has no "),
+        ("train_dqn.py", ["--game", "math:inf"], "--game math:inf cannot be loaded: 'float' object is not callable"),
+        ("train_dqn.py", ["--game", "fractions:Fraction"], "--game fractions:Fraction cannot be loaded: 'Fraction' o"),
         ("train_dqn.py", ["--device", "abacus"], "--device abacus is not available: "),
         ("train_dqn.py", [*OPTIONS["train_dqn.py"], "--resume", "gone"], "--resume: cannot resume from gone: "),
         ("train_dqn.py", [*OPTIONS["train_dqn.py"], "--resume"], "--resume: no snapshot in result/dqn"),
