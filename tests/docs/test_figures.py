@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -123,6 +125,44 @@ def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeyp
     assert entries == [{**entry, "elapsed_time": 0} for entry in chainers[0]]
     quantities = training.DIGITS if train == "train_on_digits" else training.TEXT
     save(training.draw({(name, 1e-2): log for name, log in run.items()}, dict.fromkeys(run, 1e-2), quantities))
+
+
+def test_dqn_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeypatch, tmp_path, capsys):
+    """Both train for 200 frames, and then a picture is drawn as if other optimizers had the same curve."""
+    dqn = script("dqn")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(Path(__file__).with_name("corridor.py"), tmp_path)
+    small = ["--frames", "200", "--interval", "100", "--start", "50"]
+    ours, chainers = (dqn.train("corridor:Corridor", name, 0, "runs", small) for name in list(dqn.OPTIONS)[:2])
+    assert ours["optimizer"] != chainers.pop("optimizer")
+    for run in (ours, chainers):
+        run.pop("seconds")
+    assert chainers == {name: value for name, value in ours.items() if name != "optimizer"}
+    assert [frame for frame, _ in ours["returns"]] == [100, 200]
+    assert dqn.train("corridor:Corridor", ours["optimizer"], 0, "runs", small)["hash"] == ours["hash"]
+    runs = [{**ours, "game": game, "optimizer": name} for name in dqn.OPTIONS for game in dqn.GAMES]
+    monkeypatch.setattr(dqn, "RUNS", tmp_path / "dqn.json")
+    dqn.write(runs)
+    assert json.loads(dqn.RUNS.read_text()) == runs
+    dqn.describe(runs)
+    output = capsys.readouterr().out
+    assert f"breakout, Adam: {ours['returns'][-1][1]:.2f}; at random {ours['random']:.2f}\n" in output
+    assert "Chainer's class in breakout, seed 0: the same bits\n" in output
+    dqn.describe([{**run, "hash": run["optimizer"]} for run in runs])
+    assert "Chainer's class in breakout, seed 0: OTHER BITS\n" in capsys.readouterr().out
+    save(dqn.draw_optimizers(runs))
+    save(dqn.draw_games(runs))
+
+
+def test_the_profile_of_dqn_has_the_share_of_each_part(script, monkeypatch, tmp_path):
+    """Parts do not overlap, and what is left over is Chainer's and the example's own code."""
+    dqn = script("dqn")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    speed, shares = dqn.profile("corridor:Corridor", "adam", 100)
+    assert speed > 0
+    assert set(shares) == {"replay", "game", "action", "forward", "backward", "step"}
+    assert all(share > 0 for share in shares.values())
+    assert 0.5 < sum(shares.values()) < 1
 
 
 def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save):
