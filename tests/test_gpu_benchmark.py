@@ -271,7 +271,9 @@ def sweeping(stand_in, monkeypatch):
     sweep.why_not.cache_clear()
 
 
-@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(name, marks=pytest.mark.search) for name in ("f2", "f8"))])
+@pytest.mark.parametrize(
+    "dtype", ["float32", *(pytest.param(name, marks=pytest.mark.search) for name in ("f2", "f8"))]
+)
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_every_variant_of_the_sweep_has_the_bits_of_the_numpy_kernel(sweeping, variant, dtype):
     """Its edits of the CUDA text are in C++ here."""
