@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rmsprop_graves._optimizer import RMSpropGraves
     from rmsprop_graves._update_rule import RMSpropGravesRule
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 __all__ = ["RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_hdf5", "load_npz"]
 
 _NEED_CHAINER = {
