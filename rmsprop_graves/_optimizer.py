@@ -238,7 +238,7 @@ class RMSpropGraves(GradientMethod):
         """Calls the hooks of the optimizer. Returns the hooks that wait to be applied, if any."""
         hooks = None
         # If a subclass redefines one of these methods, no hook waits: the method sees the gradients as in Chainer.
-        if all(map(self._inherits, ("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"))):
+        if self._inherits("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"):
             hooks = WaitingHooks(self.target, params, self._call_hook_now)
         try:
             plan.hooks = hooks
@@ -313,12 +313,10 @@ class RMSpropGraves(GradientMethod):
         if not self._inherits("reallocate_cleared_grads") or _lacks_grad(params):
             self.reallocate_cleared_grads()
 
-    def _inherits(self, name: str) -> bool:
+    def _inherits(self, *names: str) -> bool:
         """Whether no subclass, mixin or instance redefines a method of this class or its bases."""
-        if name in vars(self):
-            return False
         others = () if type(self) is RMSpropGraves else set(type(self).__mro__) - set(RMSpropGraves.__mro__)
-        return not any(name in vars(cls) for cls in others)
+        return all(vars(one).keys().isdisjoint(names) for one in (self, *others))
 
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, epoch, the dynamic loss scale, and each rule's t, state and float32 master.
