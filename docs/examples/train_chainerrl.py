@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 # With one thread the bits do not depend on the number of cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -15,10 +16,15 @@ from rmsprop_graves import RMSpropGraves  # isort: split
 
 import chainer.functions as F
 import chainer.links as L
-import chainerrl
-import gym
 import numpy
-from minatar import Environment
+
+NEEDS = "This example needs ChainerRL, Gym and MinAtar: docs/how-to/dqn.md has the commands that install them"
+try:
+    import chainerrl
+    import gym
+    from minatar import Environment
+except ImportError as error:
+    sys.exit(f"{error}. {NEEDS}")
 
 
 class Breakout(gym.Env):

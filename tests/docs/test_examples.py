@@ -550,6 +550,19 @@ def test_dqn_names_a_missing_package_with_its_extra(tmp_path, monkeypatch, missi
     assert "\n" not in status
 
 
+@pytest.mark.parametrize("missing", ["chainerrl", "gym", "minatar"])
+def test_the_chainerrl_example_names_a_missing_package(tmp_path, monkeypatch, missing):
+    for name in ("chainerrl", "gym"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(Env=object))
+    monkeypatch.setitem(sys.modules, "minatar", SimpleNamespace(Environment=object))
+    monkeypatch.setitem(sys.modules, missing, None)
+    status = run_here(tmp_path, monkeypatch, "train_chainerrl.py")
+    assert missing in status
+    assert status.endswith(
+        "This example needs ChainerRL, Gym and MinAtar: docs/how-to/dqn.md has the commands that install them"
+    )
+
+
 # Run a script as if a package were not installed.
 WITHOUT = """
 import os, runpy, sys
