@@ -27,9 +27,9 @@ class InterruptibleTrainer(training.Trainer):
         updater: The updater, as for ``chainer.training.Trainer``.
         epochs: The epoch after which training stops, counted from the start of the first run.
         out: The folder for snapshots, logs and plots.
-        settings: A run resumes only from a snapshot with equal settings; any values that JSON can hold.
+        settings: Any values that JSON can hold. A run resumes only from a snapshot with equal settings.
         comm: ChainerMN's communicator, if several ranks train. The first rank saves for all, so ranks may differ only
-            in their data; every rank loads from the folder.
+            in their data. Every rank loads from the folder.
         n_retains: The number of snapshots to keep, the newest ones. By default all are kept.
     """
 
@@ -114,7 +114,7 @@ class InterruptibleTrainer(training.Trainer):
 
 @contextlib.contextmanager
 def ranks_end_together():
-    """Makes a failing rank end the others under MPI, which would otherwise wait for it for ever."""
+    """Under MPI, ends all ranks if one fails. Otherwise the others would wait for it for ever."""
     try:
         yield
     except BaseException as error:
@@ -165,7 +165,7 @@ class PlotReport(extensions.PlotReport):
 
 
 class PrintReport(extensions.PrintReport):
-    """Chainer's PrintReport with columns that stay aligned, and with escape codes only where there is a progress bar.
+    """Chainer's PrintReport with aligned columns, and with escape codes only if there is a progress bar.
 
     Args:
         entries: The log's entries to print, a column each.
@@ -177,12 +177,12 @@ class PrintReport(extensions.PrintReport):
         self._has_bar = has_bar
 
     def write(self, text):
-        """Prints text, except an unneeded escape code."""
+        """Prints text, but no escape code without a bar."""
         if self._has_bar or text != "\033[J":
             print(text, end="", flush=True)
 
     def _print(self, observation):
-        # Four digits fit in the narrowest column, of ten characters. Six do not: 0.000107374.
+        # Four digits fit into the narrowest column, of ten characters. Six do not: 0.000107374.
         super()._print(
             {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in observation.items()}
         )

@@ -1,6 +1,7 @@
 """ChainerRL's DQN learns MinAtar's Breakout with the optimizer settings of DeepMind's DQN.
 
-`result/chainerrl/scores.txt` gets the mean return of twenty episodes without random actions, after every 4,000 frames.
+After every 4,000 frames, the mean return of twenty episodes without random actions is written to
+`result/chainerrl/scores.txt`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Breakout(gym.Env):
 
 
 def train(optimizer, steps, start, out, agent_class=chainerrl.agents.DQN, hooks=()):
-    """Plays `start` random frames, then takes a step of the optimizer after each frame, to `steps` frames in all."""
+    """Plays `start` random frames, then takes a step of the optimizer after each frame, until frame `steps`."""
     env = Breakout(seed=0)
     n_actions = env.game.num_actions()
     q_function = chainerrl.links.Sequence(

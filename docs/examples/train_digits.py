@@ -155,7 +155,7 @@ def main():
         for quantity in ("loss", "accuracy"):
             keys = [f"main/{quantity}", f"test/main/{quantity}"]
             trainer.extend(PlotReport(keys, "epoch", quantity, f"{quantity}.png"))
-    if has_bar:  # with a trigger that no snapshot has to hold
+    if has_bar:  # a function as its trigger keeps the bar out of snapshots
         trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: True)
 
     if args.resume is not None:

@@ -7,9 +7,9 @@
     python train_dqn.py --optimizer adam        for comparison
 
 The optimizer and the loss are DeepMind's (Mnih and others, 2015). The network, the replay memory and the schedule are
-those of MinAtar's examples/dqn.py (Young and Tian, arXiv 1903.03176), which trains for 5,000,000 frames. A run of this
+from MinAtar's examples/dqn.py (Young and Tian, arXiv 1903.03176), which trains for 5,000,000 frames. A run of this
 example is 25 times shorter, so the share of random actions falls in 50,000 frames instead of 100,000. MinAtar's script
-uses PyTorch's centered RMSprop: it adds eps = 0.01 outside the root, to the gradient of a mean instead of a sum.
+uses PyTorch's centered RMSprop, which adds eps outside the root, and takes the mean of the loss instead of the sum.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class DQNUpdater(Updater):
                 chainer.report({"return": self.mean_return})
 
     def play(self, epsilon):
-        """Plays a frame, with a random action at probability epsilon."""
+        """Plays a frame, with a random action with probability epsilon."""
         if self.random.rand() < epsilon:
             action = self.random.randint(self.player.game.num_actions())
         else:
@@ -422,7 +422,7 @@ def main():
     trainer.extend(PrintReport(columns, has_bar))
     matplotlib.use("Agg")
     trainer.extend(PlotReport(["return"], "iteration", "mean return of 100 episodes", "return.png"))
-    if has_bar:  # with a trigger that no snapshot has to hold
+    if has_bar:  # a function as its trigger keeps the bar out of snapshots
         progress_bar = extensions.ProgressBar(update_interval=20)
         progress_bar._pbar.status_template = "Mean return of the last 100 episodes: {0.mean_return:.2f}\n"
         trainer.extend(progress_bar, trigger=lambda _: True)
@@ -439,7 +439,7 @@ def main():
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
         parser.error(f"--out {args.out} cannot be written to: {error.strerror}")
-    with chainer.using_config("type_check", False):  # it would take an eighth of the time
+    with chainer.using_config("type_check", False):  # type checks would take an eighth of the time
         trainer.run()
 
     if updater.last_returns:

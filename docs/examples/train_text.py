@@ -5,8 +5,8 @@
     python train_text.py --text novel.txt       reads a text of your own
 
 This is a small version of the setting in Graves's paper (arXiv 1308.0850). The text is the Python reference, which
-every Python includes as help on its topics; the last tenth is held out. The order-0 entropy printed beside the result
-is the cost of a character if only the frequency of each one is known.
+every Python includes as help on its topics; the last tenth is held out. The order-0 entropy, printed beside the
+result, is the cost of a character for a model that knows only the frequency of each character.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def read_text(path):
 
 
 def cut_windows(ids):
-    """Cuts the text into pairs (x, t) of shape (steps, streams), where t follows x by a character; drops the rest."""
+    """Cuts the text into pairs (x, t) of shape (steps, streams), where t is x shifted by one character."""
     n_windows = (len(ids) - 1) // (STREAMS * STEPS)
     x, t = (
         part[: n_windows * STREAMS * STEPS].reshape(STREAMS, n_windows, STEPS).transpose(1, 2, 0)
@@ -186,7 +186,7 @@ def main():
     trainer.extend(extensions.LogReport(filename="log.json"))
     has_bar = sys.stdout.isatty()
     trainer.extend(PrintReport(["epoch", "lr", "main/bits", "held-out/main/bits", "elapsed_time"], has_bar))
-    if has_bar:  # with a trigger that no snapshot has to hold
+    if has_bar:  # a function as its trigger keeps the bar out of snapshots
         trainer.extend(extensions.ProgressBar(update_interval=5), trigger=lambda _: True)
 
     if args.resume is not None:
