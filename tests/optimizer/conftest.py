@@ -1,4 +1,4 @@
-"""What the tests of the optimizer share."""
+"""Fixtures for the tests of the optimizer."""
 
 from __future__ import annotations
 

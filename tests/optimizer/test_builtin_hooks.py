@@ -1,4 +1,4 @@
-"""Chainer's own hooks train a model as they do on Chainer's class, bit for bit."""
+"""Training with Chainer's own hooks is bit-identical to training with them on Chainer's class."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_builtin_hook_after_the_update_changes_only_gradients(make_hook):
 
 
 def test_builtin_hook_after_the_update_reaches_the_next_one_if_gradients_stay():
-    """Without a loss function nothing clears a gradient, so the next update uses what the hook has added."""
+    """Without a loss function nothing clears the gradients, so the next update uses those that the hook changed."""
 
     def train_on_one_gradient(optimizer_class, *hooks):
         optimizer = optimizer_class().setup(Arrays(numpy.array([1, -2], numpy.float32)))
@@ -108,7 +108,7 @@ def test_builtin_hook_on_every_rule_trains_as_on_chainers_class(make_hook, timin
 @parametrize_hooks_of_each_param
 @pytest.mark.parametrize("timing", ["pre", "post", "auto"])
 def test_builtin_hook_on_one_rule_trains_as_on_chainers_class(make_hook, timing):
-    """It is called for its own parameter, and the first step of the others does not change."""
+    """It is called for its own parameter only. The first step of the others does not change."""
     trained = train_as_chainers(
         lambda optimizer: optimizer.target.l1.W.update_rule.add_hook(make_hook(), timing=timing)
     )
@@ -203,7 +203,7 @@ def test_builtin_hook_added_and_removed_in_mid_training_trains_as_on_chainers_cl
     ],
 )
 def test_a_hook_makes_no_temporary_of_the_parameters_size(kernel, name, timing, odd):
-    """Chainer's code makes one in most hooks, on one core. It changes the odd parameters only."""
+    """Most hooks of Chainer make one. Here Chainer's code changes only the gradients of the odd parameters."""
     size = 1_000_000
     grads = [*odd(), numpy.ones(size, "f4")]
     optimizer = RMSpropGraves().setup(Arrays(*grads))

@@ -30,7 +30,7 @@ parametrize_copies = pytest.mark.parametrize("make_copy", COPIES.values(), ids=C
 @parametrize_copies
 @pytest.mark.parametrize("steps", [0, 2], ids=["before training", "in mid-training"])
 def test_copy_of_an_optimizer_trains_on_as_the_original(make_copy, steps):
-    """The copy includes model and hooks. It has the same bits from there on and shares nothing."""
+    """The copy includes the model and the hooks, shares nothing with the original, and stays bit-identical to it."""
     original = RMSpropGraves(lr=1e-2, momentum=0.5).setup(classifier())
     original.add_hook(WeightDecay(0.01))
     expected = ChainerRMSpropGraves(lr=1e-2, momentum=0.5).setup(classifier())
@@ -52,7 +52,7 @@ def test_copy_of_an_optimizer_trains_on_as_the_original(make_copy, steps):
 
 @parametrize_copies
 def test_copy_of_an_optimizer_has_hyperparameters_of_its_own(make_copy):
-    """The copy's rules follow the copy, and the original's follow the original."""
+    """The copy's rules inherit from the copy, and the original's rules from the original."""
     original = optimizer_after(RMSpropGraves, 1)
     first = next(original.target.params()).update_rule
     first.hyperparam.eps = 0.5

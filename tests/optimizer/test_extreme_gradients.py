@@ -17,7 +17,7 @@ TINY = {"f4": 1e-42, "f8": 1e-320}
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_the_largest_gradients_give_no_nan(dtype):
-    """n and g^2 overflow to infinity, and infinity less infinity would be NaN. The parameter stays finite."""
+    """n and g^2 overflow to infinity, and infinity minus infinity would be NaN. The parameter stays finite."""
     model = Arrays(*[numpy.ones(40, dtype)] * 5)
     optimizer = RMSpropGraves(momentum=0.5).setup(model)
     largest = numpy.finfo(dtype).max
@@ -35,7 +35,7 @@ def test_the_largest_gradients_give_no_nan(dtype):
 
 
 def gradients_of(kind, dtype, steps):
-    """The gradients of one element at successive steps."""
+    """Return the gradients of one element at successive steps."""
     one = {"largest": LARGEST[dtype], "denormal": TINY[dtype], "zero": 0.0}.get(kind, 1.0)
     if kind.startswith("steady"):
         one = float(kind.split()[1])
@@ -50,7 +50,7 @@ KINDS = ["zero", "denormal", "largest", "alternating", *(f"steady 1e{e}" for e i
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_results_of_extreme_gradients_stay_finite_and_near_plain_python_floats(dtype, kind):
-    """400 steps turn Chainer's class to NaN for steady gradients. The first three are compared with the reference."""
+    """The first three steps are compared. With steady gradients, Chainer's class becomes NaN within the 400 steps."""
     optimizer = RMSpropGraves(**HYPERPARAMETERS).setup(Arrays(numpy.zeros(4, dtype)))
     expected = {"param": 0.0, "n": 0.0, "g": 0.0, "delta": 0.0}
     for step, number in enumerate(gradients_of(kind, dtype, 400)):
@@ -71,7 +71,7 @@ def test_results_of_extreme_gradients_stay_finite_and_near_plain_python_floats(d
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("bad", [numpy.nan, numpy.inf, -numpy.inf], ids=str)
 def test_a_gradient_that_is_not_finite_changes_only_its_element(bad):
-    """The other elements and parameters have the bits of a step with a finite one."""
+    """The other elements and parameters are bit-identical to a step with finite gradients."""
     shapes = [(2, 3)] * 5
     grads = [gradients(*shapes, seed=seed) for seed in (1, 2)]
     optimizer, sound = (RMSpropGraves(**HYPERPARAMETERS).setup(Arrays(*gradients(*shapes))) for _ in range(2))

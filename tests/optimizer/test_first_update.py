@@ -61,7 +61,7 @@ def test_a_model_without_any_gradient_warns_at_the_users_line(update):
 
 
 def test_a_model_after_training_is_pickled_warns_too():
-    """The pickled optimizer has a copy of the model of its own, and t goes on."""
+    """The optimizer's pickle contains a copy of the model, which gets no gradients. Here t is not 0."""
     model = L.Linear(3, 2)
     optimizer = RMSpropGraves().setup(model)
     optimizer.update(loss_of, model)
@@ -81,7 +81,7 @@ def test_gradients_that_were_never_cleared_warn(has_backward):
 
 
 def test_a_model_without_parameters_warns():
-    """Links in a plain list, or assigned outside `init_scope`, are no part of the model."""
+    """Links in a plain list, or assigned outside `init_scope`, are not part of the model."""
 
     class Model(chainer.Chain):
         def __init__(self):
@@ -102,7 +102,7 @@ def test_a_model_without_parameters_warns():
     ("name", "right"), [("lr", "hyperparam.lr"), ("momentum", "hyperparam.momentum"), ("enable", "enabled")]
 )
 def test_an_attribute_of_a_rule_that_nothing_reads_warns(name, right):
-    """`update_rule.lr = 0.1` leaves the parameter's lr as it is, and `enable = False` does not freeze it."""
+    """`update_rule.lr = 0.1` does not change the parameter's lr, and `enable = False` does not freeze it."""
     model = L.Linear(3, 2)
     optimizer = RMSpropGraves().setup(model)
     setattr(model.W.update_rule, name, 0)
@@ -114,7 +114,7 @@ def test_an_attribute_of_a_rule_that_nothing_reads_warns(name, right):
 
 @pytest.mark.filterwarnings("error")
 def test_only_the_first_update_warns():
-    """A later one may have its reasons, and is as fast as before."""
+    """Later updates may lack gradients on purpose, and must not spend time on the check."""
     model = L.Linear(3, 2)
     optimizer = RMSpropGraves().setup(model)
     optimizer.update(loss_of, model)
@@ -123,7 +123,10 @@ def test_only_the_first_update_warns():
 
 @pytest.mark.filterwarnings("error")
 def test_right_first_updates_do_not_warn():
-    """Some gradients may be missing or NaN, frozen and uninitialized models have none, and zeros are gradients."""
+    """Some gradients may be missing or NaN. Frozen and uninitialized models need none. Zeros are gradients.
+
+    If the loss is NaN, all gradients may be NaN.
+    """
     model = chainer.Sequential(L.Linear(3, 2), L.Linear(2, 2))
     RMSpropGraves().setup(model).update(lambda: F.sum(model[0](X)))
 

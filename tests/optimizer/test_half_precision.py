@@ -26,7 +26,7 @@ def step_half(optimizer, t):
 
 
 def masters_of(optimizer):
-    """A list that will hold the weight's float32 master after each step: a rule's hooks are called with it."""
+    """Return a list that will hold the weight's float32 master after each step. A rule's hook gets the master."""
     masters = []
     optimizer.target.W.update_rule.add_hook(
         lambda rule, master: masters.append(master.array.copy()), name="look", timing="post"
@@ -37,7 +37,7 @@ def masters_of(optimizer):
 @pytest.mark.parametrize("before_setup", [True, False])
 @pytest.mark.parametrize("hooked", [True, False])
 def test_use_fp32_update_keeps_a_float32_master(before_setup, hooked):
-    """The states are float32 and the parameter is its float32 master, rounded; the bits are Chainer's."""
+    """The states are float32, and the parameter is its master, rounded. All are bit-identical to Chainer's."""
     masters = []
 
     def set_up(cls):
@@ -64,7 +64,7 @@ def test_use_fp32_update_keeps_a_float32_master(before_setup, hooked):
 
 
 def test_use_fp32_update_of_a_model_ignores_its_flag():
-    """Chainer heeds the flag in models that are set up later only; a rule heeds it at once."""
+    """As in Chainer, the flag applies only to models that are set up later. A rule's own method applies it at once."""
 
     def set_up(cls):
         optimizer = cls(lr=1e-3).setup(half_model())

@@ -1,4 +1,4 @@
-"""When hooks are called, in which order and with which arguments; the names that they are registered by."""
+"""When hooks are called, in which order, with which arguments, and the names under which they are registered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rmsprop_graves import RMSpropGraves
 
 
 def test_hooks_of_the_optimizer_are_called_in_order_of_registration():
-    """The order holds within each timing, however registrations of the two timings alternate."""
+    """The order holds within each timing, even if registrations of the two timings alternate."""
     optimizer = RMSpropGraves().setup(Perceptron())
     calls = []
     for name, timing in [("d", "post"), ("b", "pre"), ("a", "auto"), ("e", "post"), ("c", "pre")]:
@@ -38,7 +38,7 @@ def test_hooks_of_the_optimizer_are_called_in_order_of_registration():
 
 
 def test_hooks_of_a_rule_are_called_in_order_of_registration():
-    """At 'pre' they come after the optimizer's hooks and at 'post' before them, as the rule's update is in between."""
+    """At 'pre' the optimizer's hooks are called before those of a rule, at 'post' after them."""
     optimizer = RMSpropGraves().setup(Perceptron())
     calls = []
     rule = optimizer.target.l1.b.update_rule
@@ -59,7 +59,7 @@ def test_hooks_of_a_rule_are_called_in_order_of_registration():
 
 
 def test_hook_takes_its_timing_from_its_attribute():
-    """The default timing 'auto' reads the attribute, and means 'pre' where there is none."""
+    """The default timing 'auto' reads the attribute, and means 'pre' if there is none."""
     optimizer = RMSpropGraves().setup(Perceptron())
     calls = []
     for add_hook in (optimizer.add_hook, optimizer.target.l1.b.update_rule.add_hook):
@@ -85,7 +85,7 @@ def test_hook_with_an_unknown_timing_attribute_is_called_before_the_update():
 
 
 def test_hook_for_each_param_is_called_with_each_rule_and_parameter_in_order():
-    """The order is that of target.params(), disabled rules included; then the next hook is called."""
+    """The order is the one of target.params(), disabled rules included. Then the next hook is called."""
     optimizer = RMSpropGraves().setup(Perceptron())
     optimizer.target.l2.disable_update()
     calls = []
@@ -104,7 +104,7 @@ def test_hook_for_each_param_is_called_with_each_rule_and_parameter_in_order():
 
 
 def test_hook_of_a_disabled_rule_is_not_called():
-    """Its parameter is not stepped either. Enabled again, both happen."""
+    """Its parameter is not stepped either. After the rule is enabled again, both happen."""
     optimizer = RMSpropGraves().setup(Perceptron())
     bias = optimizer.target.l1.b
     before = bias.array.copy()
@@ -167,7 +167,7 @@ def test_a_second_hook_of_a_name_is_refused(make_hookable, timing):
 
 @parametrize_hookables
 def test_a_hook_is_registered_by_the_first_name_that_it_has(make_hookable):
-    """A name that is given comes first, then the attribute `name`, then `__name__`."""
+    """The argument `name` comes first, then the hook's attribute `name`, then its `__name__`."""
 
     def own_hook(*args):
         pass
@@ -184,7 +184,7 @@ def test_a_hook_is_registered_by_the_first_name_that_it_has(make_hookable):
 
 @parametrize_hookables
 def test_removing_an_unknown_hook_raises_keyerror(make_hookable):
-    """The error names the hook that was asked for."""
+    """The error contains the name."""
     hookable = make_hookable()
     hookable.add_hook(WeightDecay(0.1))
     with pytest.raises(KeyError, match="Lasso"):
@@ -217,7 +217,7 @@ def test_call_hooks_refuses_an_unknown_timing():
 
 
 def test_a_second_setup_removes_all_hooks():
-    """Rules and registry are new, and t starts over."""
+    """The rules are new, and t starts over."""
     optimizer = hookable_optimizer()
     calls = []
     optimizer.add_hook(Recorder("optimizer's", calls))
@@ -291,7 +291,7 @@ def test_call_hook_calls_one_hook_and_then_reallocates_cleared_gradients(optimiz
 
 @parametrize_class
 def test_methods_set_on_the_optimizer_itself_are_called(optimizer_class):
-    """As Chainer calls them, a parameter that `call_hooks` adds is updated."""
+    """As with Chainer's class, a parameter that such a `call_hooks` adds is updated."""
     model = chainer.Link()
     with model.init_scope():
         model.a = chainer.Parameter(numpy.ones(2, "f"))

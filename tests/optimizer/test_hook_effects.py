@@ -1,4 +1,4 @@
-"""The model that hooks find, and what they may change in it."""
+"""The model as hooks see it, and the changes that hooks may make."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rmsprop_graves import RMSpropGraves
 
 
 def test_hook_of_the_optimizer_sees_the_model_just_before_or_just_after_the_step():
-    """At 'pre', t, the parameters and the states are those of the last step; at 'post' they are new."""
+    """At 'pre' it sees t, parameters and states as the last step left them, at 'post' the new ones."""
 
     def record(optimizer_class):
         seen = []
@@ -59,7 +59,7 @@ def test_hook_of_the_optimizer_sees_the_model_just_before_or_just_after_the_step
 
 
 def test_hook_of_a_rule_sees_its_parameter_just_before_or_just_after_the_step():
-    """At both timings rule.t already counts the step, and the state is there, of zeros before the first step."""
+    """At both timings rule.t already counts the step, and the states exist. Before the first step they are zeros."""
 
     def record(optimizer_class):
         seen = []
@@ -207,7 +207,7 @@ def test_exception_in_a_hook_leaves_the_step_undone():
 
 @pytest.mark.parametrize("timing", ["pre", "post"])
 def test_gradient_cleared_by_a_hook_is_zero_for_the_next_hook_and_the_step(timing):
-    """It is allocated anew before each. A step on zeros decays the state."""
+    """A new gradient is allocated before each. A step on zeros decays the state."""
     seen = []
 
     def clear(optimizer):
@@ -223,7 +223,7 @@ def test_gradient_cleared_by_a_hook_is_zero_for_the_next_hook_and_the_step(timin
         assert grad.shape == (6,)
         assert not grad.any()
     if timing == "pre":
-        # It has got only gradients of zero.
+        # All its gradients were zero.
         numpy.testing.assert_array_equal(trained[-1]["/l1/b"], Perceptron().l1.b.array)
         assert not trained[-1]["/l1/b/n"].any()
     else:
@@ -250,7 +250,7 @@ def test_gradient_cleared_by_a_rules_hook_skips_that_parameters_step(timing):
 
 
 def test_gradient_stays_none_if_reallocation_is_overridden():
-    """The parameter is left alone, while its rule counts the update."""
+    """The parameter does not change, but its rule counts the update."""
 
     def train_without_reallocation(optimizer_class):
         class WithoutReallocation(optimizer_class):
@@ -274,7 +274,7 @@ def test_gradient_stays_none_if_reallocation_is_overridden():
 
 
 def test_parameter_outside_the_loss_is_reached_by_hooks():
-    """Its gradient, which backward never sets, is zero to them, so weight decay shrinks it."""
+    """backward never sets its gradient, so hooks see zeros, and weight decay shrinks the parameter."""
 
     def add_hooks(optimizer):
         with optimizer.target.init_scope():

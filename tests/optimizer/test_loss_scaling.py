@@ -16,7 +16,7 @@ LARGEST = 65504  # the largest float16
 
 @pytest.mark.parametrize("configure", [lambda o: o.loss_scaling(scale=8.0), lambda o: o.set_loss_scale(8.0)])
 def test_a_static_loss_scale_is_divided_out(configure):
-    """A power of two leaves no rounding: the bits are those of training without a scale, and Chainer's."""
+    """A power of two rounds nothing: training is bit-identical to training without a scale, and to Chainer's."""
 
     def set_up(cls):
         optimizer = cls(lr=1e-2).setup(L.Linear(3, 2, initialW=0.5))
@@ -62,7 +62,7 @@ def test_an_update_with_an_infinite_gradient_makes_no_step():
 
 
 def scales_of(optimizer_class, steps, overflows=(), configure=lambda optimizer: optimizer.loss_scaling()):
-    """The scale at each update: the gradient that a hook finds, of a loss whose own gradient is 1."""
+    """Return the scale at each update. A hook reads it from the scaled gradient of a loss with gradient 1."""
     optimizer = optimizer_class().setup(Arrays(numpy.ones(1, "f4")))
     configure(optimizer)
     scales = []
@@ -82,7 +82,7 @@ def test_a_dynamic_scale_doubles_up_to_the_largest_float16(optimizer_class):
 @pytest.mark.filterwarnings("ignore:Non finite number found in param.grad:UserWarning")
 @parametrize_class
 def test_a_dynamic_scale_halves_at_an_infinite_gradient_and_then_grows_slowly(optimizer_class):
-    """After the first infinite gradient it doubles in an interval, by the same factor at each update."""
+    """After the first infinite gradient it doubles once per interval, by the same factor at each update."""
     scales = scales_of(optimizer_class, 15, overflows=[5], configure=lambda optimizer: optimizer.loss_scaling(8))
     assert scales[:5] == [1, 2, 4, 8, 16]
     assert scales[5] == numpy.inf
@@ -113,7 +113,7 @@ def test_a_dynamic_scale_is_never_less_than_1(optimizer_class):
 
 @parametrize_class
 def test_setting_a_fixed_scale_later_does_not_switch_dynamic_scaling_off(optimizer_class):
-    """The scale goes on from the number that was set, as Chainer's does."""
+    """As with Chainer's class, dynamic scaling continues from that scale."""
 
     def configure(optimizer):
         optimizer.loss_scaling()

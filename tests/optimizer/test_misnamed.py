@@ -29,7 +29,7 @@ from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
     ],
 )
 def test_the_error_of_an_unknown_argument_says_what_to_write(name, advice):
-    """The sentence is Python's, and goes on with the right name."""
+    """The message is Python's, followed by advice."""
     with pytest.raises(TypeError) as caught:
         RMSpropGraves(**{name: 0.1})
     assert str(caught.value) == f"RMSpropGraves() got an unexpected keyword argument {name!r}: {advice}"
@@ -37,13 +37,13 @@ def test_the_error_of_an_unknown_argument_says_what_to_write(name, advice):
 
 @pytest.mark.parametrize("make", [lambda model: (model,), lambda model: (model.params(),)], ids=["model", "params"])
 def test_a_model_as_first_argument_is_sent_to_setup_even_beside_a_keyword(make):
-    """As in `RMSprop(model.parameters(), lr=0.1)` of PyTorch. Python would complain about two values for lr."""
+    """As in `RMSprop(model.parameters(), lr=0.1)` of PyTorch. Python's own error would be about two values for lr."""
     with pytest.raises(TypeError, match=r"^lr must be a number, got an? .*: pass the model to setup, as in"):
         RMSpropGraves(*make(Arrays([1.0])), lr=0.1)
 
 
 def test_a_model_by_keyword_is_sent_to_setup():
-    """Any name leads there."""
+    """The name of the keyword does not matter."""
     with pytest.raises(TypeError, match=r"argument 'model': pass the model to setup, as in RMSpropGraves\(\)\.setup"):
         RMSpropGraves(model=Arrays([1.0]))
 
@@ -101,7 +101,7 @@ def test_a_programs_own_attributes_do_not_warn():
     ],
 )
 def test_the_error_of_a_missing_attribute_says_what_to_write(name, advice):
-    """Names of PyTorch and misspellings. Python adds no guess of its own, and the attribute is still missing."""
+    """The names are PyTorch's or misspelled. Python adds no guess of its own, and the attribute is still missing."""
     optimizer = RMSpropGraves()
     assert not hasattr(optimizer, name)
     with pytest.raises(AttributeError) as caught:
@@ -110,7 +110,7 @@ def test_the_error_of_a_missing_attribute_says_what_to_write(name, advice):
 
 
 def test_other_missing_attributes_raise_pythons_error():
-    """Copies and pickles ask for many; a subclass without hyperparameters is told which attribute is missing."""
+    """copy and pickle look up many. The error of a subclass without hyperparameters names the missing attribute."""
 
     class Empty(RMSpropGraves):
         def __init__(self):
@@ -135,7 +135,7 @@ def test_a_class_of_hooks_is_refused():
 
 
 def test_a_timing_in_place_of_the_name_warns():
-    """The second argument is the name, so the hook would be called before the step."""
+    """The second argument is the hook's name, so the hook would be called before the step."""
     optimizer = RMSpropGraves().setup(Arrays([1.0]))
     with pytest.warns(UserWarning, match="^the hook is named 'post': .* write timing='post'$") as caught:
         optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4), "post")
@@ -144,6 +144,6 @@ def test_a_timing_in_place_of_the_name_warns():
 
 
 def test_a_number_in_place_of_the_parent_is_refused():
-    """A rule takes the optimizer's hyperparameters first. Chainer's fails at the first update."""
+    """A rule's first argument is the optimizer's hyperparameters. Chainer's rule fails only at the first update."""
     with pytest.raises(TypeError, match=r"^parent_hyperparam must be a Hyperparameter, got 0.1: .*\(lr=0.1\)"):
         RMSpropGravesRule(0.1)

@@ -14,7 +14,7 @@ from rmsprop_graves import RMSpropGraves
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt:RuntimeWarning")
 def test_steady_gradients_turn_chainers_class_to_nan_and_not_this_one():
-    """Defaults, float32, gradients of about 10: near step 260 rounding makes n - g^2 + eps negative."""
+    """With the defaults and float32 gradients of 5 to 10, rounding makes n - g^2 + eps negative near step 260."""
     gradient = numpy.random.RandomState(0).uniform(5, 10, 4096).astype("f4")
     gradients = [gradient] * 300
     chainers = train_one(ChainerRMSpropGraves, numpy.zeros(4096, "f4"), gradients)
@@ -77,7 +77,7 @@ def test_finite_gradients_never_give_nan(dtype, exponent, pattern, lr, alpha, mo
     ],
 )
 def test_a_decay_of_zero_gives_no_nan_after_an_overflow(dtype, values):
-    """Infinity times zero is NaN, so a decay of zero has to forget what overflowed."""
+    """Infinity times zero is NaN, so a decay of zero must reset an infinite state."""
     size = 100.0 if "momentum" in values else float(numpy.finfo(dtype).max)
     grads = [numpy.full(4, size, dtype), numpy.ones(4, dtype), numpy.zeros(4, dtype)]
     with numpy.errstate(over="ignore"):
@@ -99,7 +99,7 @@ def test_a_gradient_that_is_not_finite_shows_as_on_chainers_class(bad):
 
 
 def test_float16_training_stays_close_to_float64():
-    """The error is that of storing in float16, a few thousandths of the range; the step is computed in float32."""
+    """The step is computed in float32. Storing in float16 makes the error, a few thousandths of the range."""
     rng = numpy.random.RandomState(0)
     gradients = rng.standard_normal((100, 200)).astype("f2")
     hyperparameters = {"lr": 1e-2, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4}
@@ -108,7 +108,7 @@ def test_float16_training_stays_close_to_float64():
         for dtype in ("f2", "f8")
     }
     error = numpy.abs(results["f2"].target.p0.array.astype("f8") - results["f8"].target.p0.array).max()
-    # Parameters reach 2, where an ulp is 2^-9 and a store is off by half of it: a random walk of 100 of them.
+    # Parameters reach 2, where an ulp is 2^-9. A store is off by up to half of it; 100 stores add up as a random walk.
     assert 0 < error < 100**0.5 * 2**-9
 
 

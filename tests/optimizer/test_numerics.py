@@ -1,4 +1,4 @@
-"""The rule in numbers: a closed form, plain Python floats, other libraries, and Chainer's bits."""
+"""The rule compared with a closed form, plain Python floats, other libraries and Chainer's class."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_first_step_is_the_closed_form(hyperparameters, x):
 
 
 def test_zero_gradient_decays_delta_only():
-    """n and g decay too, towards zero, and the parameter moves by the new delta."""
+    """delta gets no new term: it decays, and the parameter moves by it. n and g decay as in every step."""
     optimizer = train_one(RMSpropGraves, numpy.ones(3), [numpy.full(3, 0.7)])
     before = copies_of(optimizer)
     optimizer.target.set_grads(numpy.zeros(3))
@@ -45,10 +45,10 @@ def test_zero_gradient_decays_delta_only():
 
 
 # How far each dtype may be from plain Python floats after 100 steps. An error made in n or g stays for
-# 1 / (1 - alpha) = 20 steps, and n - g^2 loses a few bits: some hundred roundings of half an ulp.
+# 1 / (1 - alpha) = 20 steps, and n - g^2 loses a few bits: a few hundred roundings of half an ulp.
 REFERENCE_TOLERANCE = {"f4": 300 * numpy.finfo("f4").eps, "f8": 300 * numpy.finfo("f8").eps}
 
-# Settings in which others test their implementations of the same rule.
+# Settings from other libraries' tests of the same rule.
 SETTINGS = [
     {},
     {"lr": 0.1, "alpha": 0.9, "momentum": 0.9, "eps": 1e-8},
@@ -80,7 +80,7 @@ def test_the_golden_values_of_keras_are_met():
         optimizer = train_one(
             RMSpropGraves, numpy.ones(10), gradients[:steps], lr=1e-3, alpha=0.9, momentum=0.0, eps=1e-7
         )
-        # They are given to four decimals, for gradients that differ in the fourth.
+        # Keras gives one number of four decimals for all ten; they differ in the fourth.
         numpy.testing.assert_allclose(optimizer.target.p0.array, golden, rtol=0, atol=2e-4)
 
 
@@ -110,7 +110,7 @@ def test_optax_steps_the_same_rule():
 HYPERPARAMETERS = st.fixed_dictionaries(
     {
         "lr": st.floats(-1, 1),
-        # Up to what Chainer's own suite sets: each default plus 0.1.
+        # Chainer's own tests set each default plus 0.1.
         "alpha": st.floats(0, 1.05),
         "momentum": st.floats(0, 1.0),
         "eps": st.sampled_from([1e-8, 1e-4, 1e-2, 1.0]),
@@ -139,9 +139,9 @@ HOOKS = {
 def test_every_bit_is_chainers_while_the_variance_is_not_negative(
     shape, dtype, hyperparameters, scale, seed, steps, hooks
 ):
-    """Parameter and states, over shapes, hyperparameters, hooks, epochs and cleared gradients.
+    """Shapes, hyperparameters, hooks, epochs and cleared gradients are random.
 
-    Arrays of no dimensions are left out: Chainer computes float32 ones in float64.
+    Zero-dimensional arrays are left out: Chainer computes float32 ones in float64.
     """
     rng = numpy.random.RandomState(seed)
     start = numpy.asarray(rng.standard_normal(shape), dtype)

@@ -1,4 +1,4 @@
-"""Pickles of the public classes: the names in them, and those that version 1.0.0 wrote."""
+"""Pickles of the public classes: the names that they contain, and pickles that version 1.0.0 wrote."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def trained_by(optimizer_class, dtype, updates):
 
 
 def names_in(pickled):
-    """The (module, name) of every class and function that a pickle asks for."""
+    """Return the (module, name) of every class and function that a pickle imports."""
     names = set()
 
     class Recording(pickle.Unpickler):
@@ -61,7 +61,7 @@ with open(sys.argv[2], "wb") as file:
 
 
 def assert_trains_on_in_a_new_process(path, folder):
-    """Assert that a new process gets the bits that this one gets from the pickle."""
+    """Assert that an update after loading the pickle is bit-identical in a new process and in this one."""
     done = run("-c", PROGRAM, path, "trained.pickle", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["RMSpropGraves", str(UPDATES)]
@@ -75,13 +75,13 @@ def assert_trains_on_in_a_new_process(path, folder):
 
 
 def test_a_pickle_of_each_kind_is_there():
-    """float32, float16, and float16 that has loaded a checkpoint and not updated since."""
+    """They are float32, float16, and float16 after loading a checkpoint, before an update."""
     assert {path.stem for path in PICKLES} == {"1.0.0-float32", "1.0.0-float16", "1.0.0-float16-loaded"}
 
 
 @parametrize_pickles
 def test_a_pickle_of_version_1_0_0_trains_on_to_the_bits_of_chainers_class(path):
-    """Chainer's class makes all five updates in one go; the pickle has made three of them."""
+    """Chainer's class makes all five updates; the pickled optimizer has made the first three."""
     optimizer = pickle.loads(path.read_bytes())
     assert type(optimizer) is RMSpropGraves
     assert {type(param.update_rule) for param in optimizer.target.params()} == {RMSpropGravesRule}
@@ -102,7 +102,7 @@ def test_a_pickle_of_version_1_0_0_loads_in_a_process_that_has_imported_nothing(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_pickle_of_today_loads_in_a_process_that_has_imported_nothing(protocol, tmp_path):
-    """So a program may load an optimizer without importing this package or Chainer."""
+    """A program can load an optimizer without importing this package or Chainer first."""
     path = tmp_path / "optimizer.pickle"
     path.write_bytes(pickle.dumps(trained_by(RMSpropGraves, "float32", UPDATES), protocol))
     assert_trains_on_in_a_new_process(path, tmp_path)

@@ -1,6 +1,6 @@
-"""Random lives of a model with hooks: gradients, parameters and states have the bits of Chainer's own hooks.
+"""Random lives of a model with hooks: everything is bit-identical to training with Chainer's own hooks.
 
-The oracle is the same optimizer whose hooks Chainer's code calls.
+The oracle is the same optimizer with Chainer's `call_hook`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from rmsprop_graves import RMSpropGraves
 from rmsprop_graves.kernels import threads
 
 SHAPES = [(3,), (2, 3), (5, 1, 2), (0,), (4097,), (2049, 3), (1,), ()]
-# Before NumPy 1.25 an addition in place to an array of one element gives 0 for the sum of two -0.
+# Before NumPy 1.25, adding -0 in place to a one-element array of -0 gives 0.
 SHAPES = SHAPES if numpy.lib.NumpyVersion(numpy.__version__) >= "1.25.0" else SHAPES[:6]
 SPECIAL = [0.0, -0.0, 1e-40, -1e-30, 1e30, -1e38, numpy.inf, -numpy.inf, numpy.nan]
 
 
 class ByChainer(RMSpropGraves):
-    """Its hooks are called by Chainer's method."""
+    """Chainer's method calls the hooks."""
 
     call_hook = GradientMethod.call_hook
 
 
 class Halved(hooks.WeightDecay):
-    """A hook of a program's own, derived from Chainer's."""
+    """A user's hook, derived from Chainer's."""
 
     name = "Halved"
 
@@ -43,14 +43,14 @@ class Halved(hooks.WeightDecay):
 
 
 def doubled(optimizer):
-    """A hook of a program's own that gives the model other arrays."""
+    """A user's hook that replaces the gradients."""
     for param in optimizer.target.params(include_uninit=False):
         param.grad = numpy.asarray(param.grad * 2)
 
 
 def seen(optimizer):
-    """A hook of a program's own that writes down what it sees."""
-    # The sign of a NaN may be any.
+    """A user's hook that records the gradients."""
+    # NaNs of either sign are equal.
     grads = [param.grad for param in optimizer.target.params(include_uninit=False)]
     optimizer.seen.append([numpy.where(numpy.isnan(grad), numpy.nan, grad).tobytes() for grad in grads])
 
@@ -93,7 +93,7 @@ def new_model(rng):
 
 
 def aligned(array):
-    """Copy a large array to where a line of the cache begins: the last bits of a BLAS dot may depend on that."""
+    """Align a copy of a large array to a cache line: the last bits of a BLAS dot product may depend on alignment."""
     if array.size < 1000:
         return array
     memory = numpy.empty(array.nbytes + 64, "u1")
@@ -115,7 +115,7 @@ def new_gradient(rng, drawn, param):
 
 
 def act(rng, optimizer):
-    """Do something at random; the other optimizer does the same with an equal generator."""
+    """Make a random change and an update; an equal generator makes the same for the other optimizer."""
     params = [param for param in optimizer.target.params() if param.array is not None]
     action = rng.random()
     own = optimizer._hookable
@@ -180,7 +180,7 @@ def live(seed):
 
 @pytest.fixture
 def small_spans(monkeypatch):
-    """Two threads, also for a small model."""
+    """Use two threads even for a small model."""
     monkeypatch.setattr(threads, "SPAN", 1000)
     monkeypatch.setattr(threads, "_num_threads", 2)
 
@@ -197,7 +197,7 @@ def run_lives(seeds):
 
 @pytest.mark.parametrize("start", range(0, 200, 100))
 def test_random_lives_with_hooks_have_the_bits_of_chainers_hooks(kernel, small_spans, start):
-    """Hooks are added, removed and changed; parameters, gradients and numbers may be of every kind."""
+    """Hooks are added, removed and changed. Parameters, gradients and the hooks' numbers may be extreme."""
     run_lives(range(start, start + 100))
 
 

@@ -1,4 +1,4 @@
-"""Set up a model, update it and count epochs: everything that Chainer documents of an optimizer."""
+"""Setup, updates and epochs: everything that Chainer documents about an optimizer."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_the_classes_derive_from_chainers_base_classes():
     ids=["update", "update with a loss", "serialize", "add_hook", "remove_hook", "call_hooks", "call_hooks post"],
 )
 def test_methods_that_need_a_model_raise_before_setup(call):
-    """The message is Chainer's, which programs are known to show and to test for."""
+    """The message is Chainer's, because programs show it and test for it."""
     with pytest.raises(RuntimeError, match=r"^Optimizer is not set up\. Call `setup` method\.$"):
         call(RMSpropGraves())
 
 
 def test_setup_returns_the_optimizer_and_starts_over():
-    """The target is the model; t, epoch and the states start anew."""
+    """The target is the model. t, epoch and the states start over."""
     model = Arrays([1.0])
     optimizer = RMSpropGraves()
     assert optimizer.target is None
@@ -78,7 +78,7 @@ def test_setup_returns_the_optimizer_and_starts_over():
     ids=["list", "dict", "generator", "parameter", "optimizer", "class", "None", "method"],
 )
 def test_setup_refuses_anything_but_a_link(target, advice):
-    """The error begins as Chainer's. The optimizer keeps the model that it had."""
+    """The error begins like Chainer's. The optimizer keeps its model."""
     model = Arrays([1.0])
     optimizer = RMSpropGraves().setup(model)
     rule, model.p0.grad = model.p0.update_rule, numpy.ones(1)
@@ -225,7 +225,7 @@ def _with_grad(loss):
 )
 @pytest.mark.filterwarnings("ignore:Treating a variable with only one element:DeprecationWarning")
 def test_every_loss_that_chainer_takes_is_taken(lossfun, arguments):
-    """A callable link, one element in any shape, any shape that has a gradient, and objects with a backward method."""
+    """It may be a callable link, one element of any shape, any shape with a gradient, or have its own backward."""
 
     def prepare(cls):
         numpy.random.seed(0)
@@ -240,7 +240,7 @@ def test_every_loss_that_chainer_takes_is_taken(lossfun, arguments):
 
 
 def test_update_calls_the_loss_function_with_its_arguments():
-    """Positional and keyword arguments reach it. Its gradients replace those that were there before."""
+    """It gets positional and keyword arguments. Its gradients replace the previous ones."""
     given = []
 
     def prepare(cls):
@@ -303,7 +303,7 @@ def test_reallocate_cleared_grads_makes_a_gradient_of_zeros():
 
 
 def test_new_epoch_refuses_to_count_an_epoch_twice():
-    """Either the program counts epochs or an updater that has announced it does."""
+    """Either the program counts epochs, or an updater that has set `use_auto_new_epoch` does."""
     optimizer = RMSpropGraves().setup(Arrays([1.0]))
     optimizer.new_epoch()
     assert optimizer.epoch == 1
@@ -395,7 +395,7 @@ def test_the_examples_in_the_docstrings_run(monkeypatch):
 
 
 def test_training_raises_no_warning():
-    """Construction, the first update, which makes the states, and later updates are silent, at unusual shapes too."""
+    """Construction and all updates are silent, for unusual shapes too."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer = RMSpropGraves().setup(Arrays(*gradients((), 0, (2, 3))))

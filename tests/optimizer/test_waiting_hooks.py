@@ -1,4 +1,4 @@
-"""What a program can observe while Chainer's own hooks wait for the step: nothing, besides the time."""
+"""Chainer's own hooks wait to be applied with the step. A program cannot notice, except by the time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ByChainer(RMSpropGraves):
     """No hook waits."""
 
     def call_hook(self, hook):
-        """Call it by Chainer's method."""
+        """Call it at once, by Chainer's method."""
         super()._call_hook_now(hook)
 
 
@@ -33,7 +33,7 @@ def new(cls, *hooks, timing="pre"):
 
 
 def outcome(act):
-    """Return the type and message of the error that an act raises."""
+    """Return the type and message of the error that a call raises, or None."""
     try:
         act()
     except Exception as error:
@@ -42,7 +42,7 @@ def outcome(act):
 
 
 def test_a_hook_that_calls_a_hook_finds_its_effect(kernel):
-    """It also clips in place afterwards, and gives the parameter another gradient."""
+    """The calling hook then replaces the gradients, and another hook follows."""
     seen = []
 
     def decay_and_halve(optimizer):
@@ -60,7 +60,7 @@ def test_a_hook_that_calls_a_hook_finds_its_effect(kernel):
 
 @pytest.mark.parametrize("timing", ["pre", "post"])
 def test_a_hook_may_set_the_optimizer_up_anew(kernel, timing):
-    """With the same model or another one. The update goes on, and so do later ones."""
+    """The model may be the same or another one. This update and later ones continue."""
     for other in (False, True):
         ends = []
         for cls in (RMSpropGraves, ByChainer):
@@ -88,7 +88,7 @@ def of_another_dtype(optimizer):
 
 @pytest.mark.parametrize("spoil", [read_only, of_another_shape, of_another_dtype])
 def test_a_hook_that_fails_fails_as_chainers(kernel, spoil):
-    """With the same error and gradients, and before `t` counts."""
+    """The error and the gradients are the same, and t does not count the update."""
     ends = []
     for cls in (RMSpropGraves, ByChainer):
         optimizer = new(cls, WeightDecay(0.5), WeightDecay(0.25))
@@ -99,7 +99,7 @@ def test_a_hook_that_fails_fails_as_chainers(kernel, spoil):
 
 
 def test_floating_point_errors_are_raised_as_by_chainers_code(kernel):
-    """Of an overflow, and not of a rate that is rounded to zero."""
+    """An overflow raises an error; a rate that is rounded to zero does not."""
     for rate in (1e38, 1e-50):
         ends = []
         for cls in (RMSpropGraves, ByChainer):
@@ -114,7 +114,7 @@ def test_floating_point_errors_are_raised_as_by_chainers_code(kernel):
     "make_hook", [lambda: GradientClipping(0), lambda: GradientLARS(-1, 0, 0)], ids=["clipping", "LARS"]
 )
 def test_a_division_by_zero_warns_once_in_chainers_module(kernel, make_hook):
-    """So a filter on that module goes on to work."""
+    """A program may filter the warnings of that module."""
     seen = []
     for cls in (RMSpropGraves, ByChainer):
         optimizer = new(cls, make_hook())
@@ -128,7 +128,7 @@ def test_a_division_by_zero_warns_once_in_chainers_module(kernel, make_hook):
 
 
 def test_a_class_between_this_one_and_chainers_finds_each_hook(kernel):
-    """It is next in line for `super().call_hook`."""
+    """`super().call_hook` calls its method."""
     called = []
 
     class Counting(GradientMethod):
@@ -153,7 +153,7 @@ def test_a_class_between_this_one_and_chainers_finds_each_hook(kernel):
     ],
 )
 def test_a_hook_that_is_patched_before_the_first_import_is_called(patch):
-    """The optimizer is imported when it is first used."""
+    """The module of the optimizer is imported at the first use, after the patch."""
     code = f"""
         import rmsprop_graves, numpy, chainer
         from chainer import optimizer_hooks as hooks
@@ -173,7 +173,7 @@ def test_a_hook_that_is_patched_before_the_first_import_is_called(patch):
 
 
 def test_a_copy_that_a_hook_makes_trains_on_with_its_hooks(kernel):
-    """The hook before has waited."""
+    """The copy includes the effect of a hook that was waiting."""
     copies = []
     optimizer = new(RMSpropGraves, WeightDecay(0.5), lambda optimizer: copies.append(copy.deepcopy(optimizer)))
     optimizer.update()

@@ -1,4 +1,4 @@
-"""A wrong gradient or state is refused, by the parameter's name, before any parameter has moved."""
+"""A wrong gradient or state raises an error that names the parameter, before any parameter has moved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = [(2, 3)] * 6
 
 
 def set_up(specials):
-    """An optimizer of six parameters after one update; those at the places given have a hook on their rule."""
+    """Return an optimizer of six parameters after one update; the rules at the given places have a hook."""
     optimizer = RMSpropGraves(lr=0.01, alpha=0.9, momentum=0.5).setup(Arrays(*gradients(*SHAPES)))
     for place in specials:
         getattr(optimizer.target, f"p{place}").update_rule.add_hook(lambda rule, param: None, name="nothing")
@@ -46,7 +46,7 @@ WRONG = {
 @pytest.mark.parametrize("specials", [(), (1,), (0, 4), range(6)], ids=["none", "one", "two", "all"])
 @pytest.mark.parametrize(("wrong", "error", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_gradient_is_refused_before_any_parameter_has_moved(wrong, error, message, specials, place):
-    """It is assigned past Chainer's own check. Later updates go on as if it had never been."""
+    """It is assigned past Chainer's own check. Later updates continue as if it had never been set."""
     optimizer, untouched = set_up(specials), set_up(specials)
     give(optimizer, 2)
     param = getattr(optimizer.target, f"p{place}")
@@ -113,7 +113,7 @@ def test_a_hook_that_fails_because_of_a_wrong_gradient_names_the_parameter(hook,
 
 
 def test_a_hook_that_fails_for_another_reason_raises_its_own_error():
-    """Every gradient is right."""
+    """All gradients are valid."""
     optimizer = set_up(())
 
     def fail(optimizer):
@@ -138,7 +138,7 @@ def test_update_of_one_parameter_refuses_a_wrong_gradient_too():
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("dtype", ["f2", "f8", "i4", "?"])
 def test_a_gradient_of_another_real_dtype_is_accepted(dtype):
-    """Chainer's own check wants the parameter's dtype. The result is that of the same numbers in that dtype."""
+    """Chainer's own check requires the parameter's dtype. The result is the same as with that dtype."""
     numbers = numpy.array([[0, 1, 0], [1, 1, 0]])
     optimizers = set_up(()), set_up(())
     for optimizer, grad in zip(optimizers, (numbers.astype(dtype), numbers.astype("f4"))):
@@ -152,7 +152,7 @@ def test_a_gradient_of_another_real_dtype_is_accepted(dtype):
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("shape", [(2, 3), (3, 3)])
 def test_a_matrix_is_stepped_as_an_array(shape):
-    """The operator * of numpy.matrix multiplies matrices: an error half-way through a model, or wrong numbers."""
+    """Its * is a matrix product, which would give wrong numbers or raise an error half-way through a model."""
     ends = []
     for kind in (numpy.asarray, numpy.matrix):
         optimizer = RMSpropGraves(lr=0.01).setup(Arrays(*[numpy.ones(shape, "f4")] * 5))
@@ -190,7 +190,7 @@ def test_the_gradient_of_a_rule_of_another_class_is_not_checked():
 
 @pytest.mark.usefixtures("kernel")
 def test_a_wrong_gradient_after_tied_weights_is_refused_before_any_parameter_has_moved():
-    """The first of two equal parameters is stepped before the second, and the rest of the model was looked at."""
+    """A tied weight divides the update into two batches. Both must be checked before the first is stepped."""
     model = Arrays(*gradients((3, 3), (3,), (3,)))
     with model.init_scope():
         model.p1 = model.p0

@@ -5,7 +5,7 @@ Version 1.0.0 (commit 6ab8461) wrote them on Python 3.8 with NumPy 1.22, whose p
     git worktree add --detach ../v1 6ab8461
     PYTHONPATH=../v1 python3.8 tests/optimizer/pickles/make.py
 
-`tests/optimizer/test_pickles.py` loads them and trains on. Do not write them anew: they are what version 1.0.0 wrote.
+`tests/optimizer/test_pickles.py` loads them and trains on. Do not write them anew with a later version.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def update(optimizer, step):
 
 
 def reload(optimizer, dtype):
-    """Return a new optimizer that has loaded a checkpoint of this one and has not updated yet."""
+    """Return a new optimizer that has loaded a checkpoint of this one, before its first update."""
     loaded = set_up(type(optimizer), dtype)
     for source, target in ((optimizer.target, loaded.target), (optimizer, loaded)):
         file = io.BytesIO()
