@@ -1,4 +1,4 @@
-"""Which parameters are stepped at once: nothing that a program may well do makes a model slow."""
+"""Plain parameters are stepped in one batch, and a special parameter leaves the others batched."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_only_a_special_parameter_is_stepped_by_itself(watched):
 
 
 def test_a_table_is_reused_while_the_arrays_are_the_same(watched):
-    """New gradients, values and hyperparameters need no new table; another parameter or state array does."""
+    """New gradients, values and hyperparameters need no new table; a new parameter or state array does."""
     optimizer = train_plain(plain(RMSpropGraves, watched.device), 0, 1)
     param = optimizer.target.p1
     made = watched.tables

@@ -1,4 +1,4 @@
-"""The update of a whole model on GPUs, on stand-ins for them: what is launched, where and when."""
+"""Whole-model updates on a stand-in with two GPUs: what is launched, where and when."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_model_is_one_launch(gpu):
 
 
 def test_nothing_is_copied_to_a_device_while_the_arrays_are_the_same(gpu, monkeypatch):
-    """The launch has the gradients, which are new at each update, and the learning rate as arguments."""
+    """The learning rate and the addresses of the gradients are arguments of the launch."""
     optimizer = update(build(RMSpropGraves, RESIDUAL_NETWORK), RESIDUAL_NETWORK, 0, 1)
     give_gradients(optimizer, RESIDUAL_NETWORK, 2)
     optimizer.lr = 0.5
@@ -71,7 +71,7 @@ def test_nothing_is_copied_to_a_device_while_the_arrays_are_the_same(gpu, monkey
 
 
 def test_each_device_and_dtype_has_its_own_launch(gpu):
-    """Launches have the order of the first parameter of each; each is on its device."""
+    """Launches are in the order of their first parameters, each on its own device."""
     model = model_on(
         (GPUS[1], "f4"), (GPUS[0], "f2"), ("@numpy", "f4"), (GPUS[1], "f4"), (GPUS[0], "f4"), (GPUS[0], "f2")
     )
@@ -152,7 +152,7 @@ def late_copy(gpu, array):
 
 
 def test_an_update_on_another_stream_makes_a_table_there(gpu):
-    """The table of the first stream is freed on the first, even if launches on the second have not run."""
+    """The first stream's table is freed on that stream, even if launches on the second stream have not run."""
     model = model_on(*[(GPUS[0], "f4")] * 5)
     optimizer, expected = (update(build(cls, model), model, 0, 1) for cls in (RMSpropGraves, PerParameter))
     stream = gpu.cuda.Stream()
@@ -234,7 +234,7 @@ def test_states_follow_their_parameter_to_another_gpu(gpu):
 
 
 def test_a_model_trains_on_after_it_has_moved_to_the_cpu(gpu):
-    """With the bits that it has on the GPU."""
+    """It stays bit-identical to a model that stays on the GPU."""
     model = model_on((GPUS[0], "f4"), (GPUS[1], "f4"))
     stays, moves = (update(build(RMSpropGraves, model), model, 0, 1) for _ in range(2))
     moves.target.to_device("@numpy")
@@ -267,7 +267,7 @@ def test_a_gradient_on_another_device_is_refused(gpu):
 
 
 def test_a_model_half_on_a_gpu_is_updated_where_each_half_is(gpu):
-    """No array is moved, and both halves have the bits of Chainer's class on a CPU."""
+    """No array is moved, and both halves are bit-identical to Chainer's class on a CPU."""
     model, whole = (
         model_on(*[(device, "f4") for device in devices * 4]) for devices in ((GPUS[0], "@numpy"), ["@numpy"] * 2)
     )

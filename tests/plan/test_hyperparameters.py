@@ -15,7 +15,7 @@ CLASSES = (RMSpropGraves, PerParameter, ChainerRMSpropGraves)
 
 
 def on(device):
-    """The classes that train on the device."""
+    """Return the classes that train on the device."""
     return CLASSES if device == "@numpy" else CLASSES[:2]
 
 
@@ -48,7 +48,7 @@ def test_a_negative_zero_is_not_zero(device):
 
 @pytest.mark.parametrize("name", ["lr", "alpha", "momentum", "eps"])
 def test_a_missing_hyperparameter_is_noticed_when_its_turn_comes(device, name):
-    """The parameters before it have values of their own and are stepped; the others are not."""
+    """Earlier parameters have values of their own and are stepped; later ones are not."""
     ends = []
     for cls in on(device):
         optimizer = train_plain(plain(cls, device), 0, 1)
@@ -88,7 +88,7 @@ class TenfoldRate(Hyperparameter):
 
 
 def test_rules_may_inherit_from_different_hyperparameters(device):
-    """These are another optimizer's, or of a class that computes a value."""
+    """They may belong to another optimizer, or to a class that computes a value."""
     optimizers = [train_plain(plain(cls, device), 0) for cls in on(device)]
     for optimizer in optimizers:
         other = type(optimizer)(lr=0.03, alpha=0.5, momentum=0.3, eps=1e-3)

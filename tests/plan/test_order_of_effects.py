@@ -1,4 +1,4 @@
-"""What a user's code sees in the middle of an update, and that it is called at all."""
+"""User code that runs during an update: that it is called, and what it sees."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_method_that_a_subclass_overrides_is_called(device, method):
 
 
 def test_a_device_of_another_class_updates_its_parameter_as_with_chainers_class(kernel):
-    """What such a device does is unknown, so its parameter is special. Its `send` gets the states that are made."""
+    """Such a device may do anything, so its parameter is stepped alone. New states pass through its `send`."""
     sent = []
 
     class Device(chainer.backend.CpuDevice):

@@ -1,4 +1,4 @@
-"""Parameters and gradients that share memory are stepped as if each were alone, in order."""
+"""Parameters and gradients may share memory: the result is that of stepping one parameter after another."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_parameter_of_two_links_is_updated_twice():
 
 @pytest.mark.parametrize(("reader", "read"), [(0, 1), (1, 0), (0, 0)])
 def test_a_gradient_may_be_the_array_of_a_parameter(reader, read):
-    """It is read when its parameter is stepped, before or after the step of the other one."""
+    """It is read when its parameter is stepped, before or after the other parameter's step."""
 
     def give(model):
         getattr(model, f"p{reader}").grad = getattr(model, f"p{read}").array
@@ -84,7 +84,7 @@ def test_a_gradient_may_overlap_its_own_parameter(shift):
 @pytest.mark.parametrize(("reader", "read"), [("p1", "p0"), ("p1", "p2"), ("p1", "p1")])
 @pytest.mark.parametrize("step", [-1, 2])
 def test_a_gradient_may_be_a_strided_view_of_a_parameter(reader, read, step):
-    """It is read when its parameter's turn comes, although a strided gradient of other memory is copied before."""
+    """It is read when its parameter's turn comes, although other strided gradients are copied earlier."""
 
     def lay_out(model):
         model.memory = drawn(numpy.random.RandomState(2), 300, "f4")

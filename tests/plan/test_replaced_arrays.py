@@ -14,7 +14,7 @@ EVENTS_ON_CPU = [*events_on("@numpy"), *(event.__name__ for event in FREEING)]
 
 
 def train_through(device, event, number, *classes):
-    """Train five parameters, with an event on the third after three updates. Replaced arrays must not change then."""
+    """Train five parameters, with an event on the third after three updates. It must not change replaced arrays."""
     events = [[], [], [], [(event, 2, number)], [], []]
     held, given_up = {}, []
 
@@ -36,12 +36,12 @@ def train_through(device, event, number, *classes):
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("event", EVENTS_ON_CPU)
 def test_an_event_between_updates_is_seen_by_the_next(kernel, event, number):
-    """It has the bits or the error of Chainer's class, and writes nothing to the replaced arrays."""
+    """That update has the bits or the error of Chainer's class, and writes nothing to replaced arrays."""
     train_through("@numpy", event, number, ChainerRMSpropGraves)
 
 
 @pytest.mark.parametrize("event", sorted(set(EVENTS) - set(EVENTS_ON_CPU) | set(events_on("@cupy:0"))))
 def test_an_event_between_updates_on_a_gpu_is_seen_by_the_next(gpu, event):
-    """It has the bits or the error of Chainer's own loop."""
+    """That update has the bits or the error of Chainer's own loop."""
     for number in range(3):
         train_through("@cupy:0", event, number)

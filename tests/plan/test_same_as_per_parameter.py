@@ -1,4 +1,4 @@
-"""A whole-model update gives what updating one parameter after the other gives, and what Chainer's class gives."""
+"""A whole-model update is bit-identical to updating one parameter after another, and to Chainer's class."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ any_model = settings(max_examples=150, suppress_health_check=[HealthCheck.functi
 
 
 def is_rounded_as_ours(model):
-    """Whether no array is zero-dimensional: Chainer computes those of float32 in float64."""
+    """Whether no array is zero-dimensional: Chainer computes float32 ones in float64."""
     return all(param.shape for param in model.params)
 
 
@@ -64,8 +64,8 @@ def test_any_model_on_gpus_trains_as_in_chainers_loop(gpu, model):
 
 
 def test_copies_of_gradients_live_until_they_are_stepped(device):
-    """Those of one dtype are stepped after those of the other have been copied."""
-    # All of as many bytes, so that memory which is let go serves again at once.
+    """The copies of both dtypes are made before any is stepped. A copy freed too early would be overwritten."""
+    # All have the same number of bytes, so that freed memory is reused at once.
     params = [
         Parameter((rows, 30), dtype, device, gradient="transposed") for rows, dtype in [(40, "f4"), (20, "f8")] * 2
     ]

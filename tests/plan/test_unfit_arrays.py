@@ -1,4 +1,4 @@
-"""A parameter or state that a step cannot write is refused by name before any parameter has moved."""
+"""A parameter or state that a step cannot write raises an error with its name before any parameter has moved."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rmsprop_graves import RMSpropGraves
 SHAPE = (2, 3)
 MISSING = object()
 ENTRIES = ("param", "n", "g", "delta")
-# The target, p2, is plain or has a master; the parameters beside it are plain or special, or of other dtypes.
+# The target, p2, is plain, or has a hook or a master. Other parameters are plain or special, or have other dtypes.
 MODELS = ("plain", "hook before", "hook after", "own hook", "several dtypes", "master elsewhere", "master")
 
 
 def viewed(array, view):
-    """A view of a NumPy array, or of the stand-in's."""
+    """Return a view of an array of NumPy or of the stand-in."""
     return view(array) if isinstance(array, numpy.ndarray) else array._view(view(array.host))
 
 
@@ -43,7 +43,7 @@ def of_dtype(dtype):
     return lambda array: array.astype(dtype)
 
 
-# A replacement for an array of this shape, and the message. An element has 4 or 2 bytes.
+# Functions that replace a valid array, and words of the error message. An element has 4 or 2 bytes.
 OVERLAPS = {
     "broadcast": (strided(0, 1), "share memory"),
     "of one element": (strided(0, 0), "share memory"),
@@ -134,7 +134,7 @@ def bits(array):
 
 
 def everything(optimizer):
-    """Every array object with its bits, and every count."""
+    """Return every array object with its bits, and every rule's t."""
     found = []
     for param in optimizer.target.params():
         rule = param.update_rule
@@ -176,7 +176,7 @@ def assert_refused(optimizer, message, seed=9, found="found "):
 
 
 def prepare(optimizer, steps, entry):
-    """Train, and return the target; a first update has states only if a program has made them."""
+    """Train, and return the target. Before a first update, make its states, as a program may do."""
     train(optimizer, *range(steps))
     target = optimizer.target.p2
     if entry != "param" and target.update_rule.state is None:
@@ -198,7 +198,7 @@ def replacements(device, entry, model):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_an_array_that_is_replaced_by_an_unfit_one_is_refused(device, entry, model):
-    """In the first update, in the one that builds a table, and later; with the right array training goes on."""
+    """Updates are tried before, at and after the one that builds a table. With the old array training goes on."""
 
     @functools.lru_cache(maxsize=None)
     def untouched(steps):
@@ -226,7 +226,7 @@ def test_an_array_that_is_replaced_by_an_unfit_one_is_refused(device, entry, mod
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_an_array_that_is_changed_in_place_to_an_unfit_one_is_refused(device, entry, model):
-    """The array object is the same, so a table that was built of it must look."""
+    """The array object is the same, so an update that reuses a table must check it again."""
     for (name, (change, message)), steps in itertools.product(IN_PLACE.items(), (0, 1, 3)):
         # A master of another shape is made anew.
         is_replaced = entry == "param" and model == "master" and (steps == 0 or name == "shape")
@@ -245,7 +245,7 @@ def test_an_array_that_is_changed_in_place_to_an_unfit_one_is_refused(device, en
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_update_of_one_parameter_refuses_it_too(device, entry):
-    """By param.update(), by rule.update(param), and by the method of the device."""
+    """This is param.update(), rule.update(param), or the device's method of the rule."""
     method = "update_core_cpu" if device == "@numpy" else "update_core_gpu"
     calls = (
         lambda param: param.update(),
@@ -264,7 +264,7 @@ def test_the_update_of_one_parameter_refuses_it_too(device, entry):
 
 
 def test_the_update_of_one_parameter_refuses_masked_arrays():
-    """Also if all arrays are masked, so that they are alike."""
+    """It does so even if all arrays are masked, and so have the same type."""
     optimizer = set_up("@numpy", "plain")
     target = prepare(optimizer, 2, "n")
     for entry in ENTRIES:
@@ -275,7 +275,7 @@ def test_the_update_of_one_parameter_refuses_masked_arrays():
 
 
 def test_views_that_do_not_overlap_are_stepped(device):
-    """Even where the strides interlock: 0, 2, 4 and 3, 5, 7."""
+    """Their rows may interlock, such as the elements 0, 2, 4 and 3, 5, 7 of a buffer."""
     for strides in ((3, 2), (2, 3), (3, 1), (1, 2), (7, 2)):
         optimizer, expected = set_up(device, "plain"), set_up(device, "plain")
         target = prepare(optimizer, 2, "n")
@@ -317,7 +317,7 @@ def test_a_read_only_parameter_with_a_master_is_replaced_as_by_chainer(kernel, s
 
 @pytest.mark.parametrize("first", [True, False])
 def test_float32_updates_may_be_switched_on_and_off(device, first):
-    """The states keep the dtype that they have, as with Chainer's class. CuPy's kernels take one dtype only."""
+    """States keep their dtype, as with Chainer's class. A GPU refuses this: CuPy's kernels take one dtype only."""
     optimizer = set_up(device, "several dtypes")
     rule = optimizer.target.p3.update_rule
     if device != "@numpy":
@@ -338,7 +338,7 @@ def test_float32_updates_may_be_switched_on_and_off(device, first):
 
 
 def test_a_state_on_another_device_is_copied_even_if_it_is_read_only(gpu):
-    """Chainer sends every state to its parameter's device, so nothing writes the old one."""
+    """Chainer sends every state to its parameter's device, so nothing writes the old array."""
     optimizer = set_up("@cupy:0", "plain")
     train(optimizer, 0, 1)
     state = optimizer.target.p2.update_rule.state
@@ -365,11 +365,11 @@ def test_an_array_that_is_not_written_is_not_checked(device):
         assert bits(target.array) == before
 
 
-# A hook of the rule may set the hyperparameter in the update.
+# Not with a hook on the rule, which might set the hyperparameter during the update.
 @pytest.mark.parametrize("model", [model for model in MODELS if model != "own hook"])
 @pytest.mark.parametrize("name", ["lr", "alpha", "momentum", "eps"])
 def test_an_invalid_hyperparameter_of_a_parameter_is_refused(device, model, name):
-    """An array without dimensions is kept, and may be changed in place."""
+    """A zero-dimensional array is kept, and may be changed in place."""
     for steps in (0, 1, 3):
         optimizer = set_up(device, model)
         target = prepare(optimizer, steps, "param")
