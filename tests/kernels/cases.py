@@ -59,7 +59,7 @@ def start_at(param):
 
 
 def gradients(dtype, steps, size=2000):
-    """Return gradients of many magnitudes, also subnormal ones, with the mean zero or another one."""
+    """Return gradients of many magnitudes, subnormal ones included, whose mean is zero or not."""
     rng = numpy.random.RandomState(313)
     low, high = {"float16": (-8, 4), "float32": (-45, 19), "float64": (-320, 150)}[dtype]
     magnitude = 10 ** rng.uniform(low, high, size)

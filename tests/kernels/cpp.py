@@ -20,7 +20,7 @@ from rmsprop_graves.kernels import cupy as kernel
 # Do not fuse a multiplication with an addition. Trap on an unaligned vector, which a GPU cannot load.
 FLAGS = ("-ffp-contract=off", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
 
-# The type of float16, and the names that CUDA's compiler has built in.
+# The type of float16, and the names that CUDA's compiler predefines.
 DEFINITIONS = """
 #include <cmath>
 #include <cstddef>
@@ -74,7 +74,7 @@ extern "C" void run(const unsigned *blocks, unsigned count, unsigned threads, co
 
 
 def build(source, folder):
-    """Build the definitions and the source, once in a folder, and load the library."""
+    """Build the definitions and the source, once per folder, and load the library."""
     if shutil.which("g++") is None:
         pytest.skip("not installed: g++ (a C++ compiler, from the system)")
     path = folder / f"{hashlib.sha256(source.encode()).hexdigest()}.so"
@@ -100,7 +100,7 @@ class ElementwiseKernel:
         self.folder = folder
 
     def __call__(self, *arguments):
-        """Step arrays of one dtype; the gradient is the first."""
+        """Step arrays of one dtype; the first one is the gradient."""
         dtype = arguments[0].dtype
         assert all(a.dtype == dtype and a.flags.c_contiguous for a in arguments if isinstance(a, numpy.ndarray))
         call = [ctypes.c_size_t(arguments[0].size)]

@@ -1,6 +1,6 @@
 """A program that interrupts updates.
 
-Its arguments are the name of a function below and the arguments of that. It prints what the function counts.
+Its arguments are the name of a function below and the arguments of this function, which prints its counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Training:
             param.grad = numpy.ones_like(param.array)
         self.optimizer.update()
         self.arrays = [[param.array, *map(param.update_rule.state.get, ("n", "g", "delta"))] for param in self.params]
-        # The elements after each number of updates.
+        # The values of an element in param, n, g and delta after each number of updates.
         row, grad = numpy.zeros((4, 1), "f"), numpy.ones(1, "f")
         self.expected = [row.ravel().tolist()]
         for _ in range(UPDATES):
@@ -56,7 +56,7 @@ class Training:
         self.optimizer.update()
 
     def step(self) -> None:
-        """Step one parameter by the kernel's own function."""
+        """Step one parameter with the kernel's own function."""
         param, n, g, delta = self.arrays[1]
         numba_kernel.step(param, self.params[1].grad, n, g, delta, **VALUES)
 
@@ -86,7 +86,7 @@ class Training:
 
 
 def at_events(method: str, error: str, count: str, stride: str) -> None:
-    """Raise an error at each call, return or bytecode of the package and of `queue`, or at one of each stride."""
+    """Raise an error at every call, return and bytecode of the package and of `queue`, or at every `stride`-th."""
     threads.SPAN = 256
     kernels.set_num_threads(int(count))
     training = Training()
@@ -107,7 +107,7 @@ def at_events(method: str, error: str, count: str, stride: str) -> None:
                 return None
             frame.f_trace_opcodes = True
             if event == "line":
-                # A bytecode follows at once, and Python 3.8 would forget the error there.
+                # A bytecode follows at once, and Python 3.8 would lose the error here.
                 return trace
             if left == 0:
                 left = -1
@@ -143,7 +143,7 @@ while sys.stdin.buffer.read(1):
 
 
 def at_random(count: str, interrupts: str) -> None:
-    """Receive SIGINT from another process, each at a random time within an update."""
+    """Receive many SIGINTs from another process, each at a random time within an update."""
     import os
 
     threads.SPAN = 256

@@ -1,4 +1,4 @@
-"""Compile the kernels with NVRTC as CuPy does on a GPU, with its headers and options, but without a GPU."""
+"""Compile the kernels with NVRTC, with the headers and options of CuPy, but without a GPU."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Compiler:
         return self.compile(cuda.table_source(numpy.dtype(dtype).char), architecture, *options, headers=False)
 
     def compile(self, code, architecture, *options, headers=True):
-        """Compile as cupy.cuda.compiler does on a device of an architecture."""
+        """Compile for an architecture as cupy.cuda.compiler does."""
         from cupy._core import core
         from cupy.cuda import compiler
 
@@ -84,7 +84,7 @@ class Compiler:
         made = cupy.ElementwiseKernel(**cuda.elementwise("double" if dtype == "float64" else "float"))
         is_array = [param.ctype == "T" for param in made.params[:-1]]
         dtypes = tuple(numpy.dtype(dtype) if array else None for array in is_array)
-        # As a call does first: infer the type letters from the arrays.
+        # Infer the type letters from the arrays, as a call does first.
         in_types, out_types, type_map = made._decide_params_type(dtypes[: made.nin], dtypes[made.nin :])
         ndim = 1 + (layout == "strided")
         array = (1, cupy.ndarray), (ndim, layout == "contiguous", True)
@@ -109,10 +109,10 @@ OPERATIONS = {"mul": 7, "add": 5, "sub": 3, "div": 1, "sqrt": 1}
 
 
 def rounded_elements(ptx, dtype):
-    """Assert that the arithmetic is the rule's, rounded and without flushing; return the number of unrolled elements.
+    """Assert that the operations are the rule's, rounded and not flushed; return the number of unrolled elements.
 
-    A comparison may flush subnormal numbers if that cannot change its result: with the largest number, or of a number
-    with itself.
+    A comparison may flush subnormal numbers if that cannot change its result: a comparison with the largest number, or
+    of a number with itself.
     """
     real = "f64" if dtype == "float64" else "f32"
     counts = Counter(re.findall(r"\b((?:add|sub|mul|div|sqrt|fma|mad|rcp|rsqrt|min|max|abs)\.[\w.]*f\d\d)\b", ptx))

@@ -1,4 +1,4 @@
-"""The changes of gradients by Chainer's hooks have the bits of these hooks, in each kernel."""
+"""Each kernel changes gradients as Chainer's hooks do, bit for bit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CASES = [
 
 @pytest.fixture(params=["numba", "numpy"])
 def change(request):
-    """A kernel's function."""
+    """Return the function `change` of a kernel."""
     if request.param == "numpy":
         return changes.change
     pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
@@ -65,7 +65,7 @@ def assert_as_by_chainer(change, params, grads, used):
 def test_special_values_have_the_bits_of_chainers_hook(change, dtype, case):
     """Zeros of both signs, subnormals, the largest numbers, infinities and NaN, at every place of a vector."""
     param, grad = crossed(dtype)
-    # Before NumPy 1.25 an addition in place to an array of one element gives 0 for the sum of two -0.
+    # Before NumPy 1.25, adding -0 in place to a one-element array of -0 gives 0.
     is_old = numpy.lib.NumpyVersion(numpy.__version__) < "1.25.0"
     for size in (2 if is_old else 1, 7, 100, param.size):
         assert_as_by_chainer(change, [param[:size]], [grad[:size]], [CASES[case]])
@@ -85,14 +85,14 @@ def test_many_changes_of_many_gradients_on_several_threads(change, monkeypatch, 
 
 
 def test_each_parameter_may_have_numbers_of_its_own(change):
-    """As with GradientLARS."""
+    """GradientLARS scales each gradient by a factor of its own."""
     params, grads = ([numpy.full(3, k + 1, "f4") for k in range(4)] for _ in range(2))
     assert change(params, grads, [Change(SCALE, numpy.array([[k, 0.0] for k in (1, 2, 3, 4)]))])
     assert [grad[0] for grad in grads] == [1, 4, 9, 16]
 
 
 def test_gradients_that_share_memory_are_left_to_chainer(change):
-    """Its hooks change them one after the other."""
+    """Chainer's hooks change them one after the other."""
     memory = numpy.ones(10, "f4")
     one = Change(SCALE, numpy.array([[2.0, 0.0]]))
     other = numpy.ones(6, "f4")
@@ -109,7 +109,7 @@ def test_gradients_that_share_memory_are_left_to_chainer(change):
 
 
 def test_a_last_block_of_one_element_keeps_the_sign_of_a_zero(change):
-    """NumPy before 1.25 gives 0 for the sum of two -0 if an array has one element, as the last block may."""
+    """Before NumPy 1.25, adding -0 in place to a one-element array of -0 gives 0."""
     for size in (2**11 + 1, 2**15 + 1, 2**16 + 1):
         params, grads = [numpy.ones(size, "f4")], [numpy.full(size, -0.0, "f4")]
         assert change(params, grads, [Change(ADD, numpy.array([[-0.0, 0.0]]))])

@@ -104,7 +104,7 @@ def test_nvrtc_compiles_the_kernel_as_cupy_does(compiler, architecture, dtype, l
 
 
 def instructions(ptx):
-    """The instructions of the loop, in order."""
+    """Return the instructions of the loop, in order."""
     return nvrtc.instructions(ptx[ptx.index('.pragma "nounroll";') :])
 
 

@@ -1,4 +1,4 @@
-"""The choice of the CPU kernel, also if Numba is missing or does not work."""
+"""The choice of the CPU kernel, with a Numba that works, is missing or does not work."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_numba_that_does_not_work_is_warned_of_once(import_error, error):
 
 
 def test_the_numba_kernel_can_be_imported_if_numba_can_compile():
-    """Other tests of the kernel are skipped if its import fails, and would not notice that it fails its own check."""
+    """If its own check fails, so does its import. All other tests of the kernel are then skipped."""
     numba = pytest.importorskip("numba", exc_type=ImportError, reason=not_installed("numba"))
     try:
         assert numba.njit(lambda number: number + 1)(1) == 2

@@ -14,7 +14,7 @@ from kernels.cases import DTYPES, start_at
 from rmsprop_graves.kernels import cupy as cuda_kernel
 from rmsprop_graves.kernels import numpy as kernel
 
-# The smallest normal number of the dtype in which each dtype is computed.
+# For each dtype, the smallest normal number of the dtype in which it is computed.
 SMALLEST_EPS = {"float16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
 
 
@@ -48,7 +48,7 @@ def test_finite_gradients_never_give_a_nan(dtype, lr, alpha, momenta, eps, lengt
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_rate_of_zero_resets_an_infinite_state(dtype):
-    """n, g and delta are as after a state of zeros; infinity times zero would make them NaN."""
+    """The step gives the same as from a state of zeros. Infinity times zero would give NaN."""
     infinite = {name: numpy.array([numpy.inf, sign * numpy.inf], dtype) for name, sign in (("n", 1), ("g", -1))}
     arrays = {"param": numpy.zeros(2, dtype), **infinite, "delta": numpy.array([-numpy.inf, numpy.inf], dtype)}
     expected = start_at(arrays["param"])
@@ -70,7 +70,7 @@ def test_a_rate_above_zero_keeps_an_infinite_state(dtype):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_an_infinite_parameter_stays_infinite():
-    """A float16 parameter overflows, and then delta overflows with the other sign."""
+    """A float16 parameter overflows, and then delta overflows with the opposite sign."""
     arrays = start_at(numpy.zeros(1, "float16"))
     for i in range(60):
         grad = numpy.full(1, 1000 if i < 30 else -1000, "float16")
@@ -89,7 +89,7 @@ def edges(dtype):
 
 
 def at_the_edges(dtype):
-    """Return every combination of a gradient and a start without NaN, infinite ones included."""
+    """Return every combination of a gradient, a parameter and states; all but the gradient may be infinite."""
     numbers = edges(dtype)
     signed = numpy.concatenate([-numbers[::-1], [0], numbers])
     few = numpy.array([-numpy.inf, -numbers[-1], 0, numbers[-1], numpy.inf], dtype)
@@ -99,11 +99,11 @@ def at_the_edges(dtype):
     return [numpy.ascontiguousarray(column.ravel().astype(dtype)) for column in columns]
 
 
-# Rates at the edges of float32 and float64. Some round to another number in float32: to 0, to 1, or up to infinity.
+# Hyperparameters at the edges of float32 and float64. In float32 some round to 0, to 1, or to infinity.
 LRS = (0.0, -0.0, 5e-324, -1e-45, 1e-4, 1.0, -1.0)
 ALPHAS = (0.0, 5e-324, 1e-45, 0.5, 0.95, 1 - 2.0**-24, 1 - 2.0**-26, 1 - 2.0**-53, 1.0)
 MOMENTA = (0.0, 5e-324, 1e-45, 0.9, 1 - 2.0**-24, 1 - 2.0**-53, 1.0, 3e38)
-# In float64 every positive number is allowed, in float32 every one that does not round to 0.
+# In float64 every positive eps is valid, in float32 every eps that does not round to 0.
 EPSILONS = {
     "float16": (1e-45, 2.0**-126, 2.0**-14, 1e-4, 1.0, 1e300),
     "float32": (1e-45, 2.0**-126, 2.0**-104, 1e-4, 1.0, 1e300),
@@ -129,7 +129,7 @@ def steps(monkeypatch, folder):
 
 
 def check_edges(dtype, number, monkeypatch, folder):
-    """Make three steps with each of so many hyperparameter sets, on every kernel."""
+    """Make three steps on every kernel with `number` sets of hyperparameters; return the number of element steps."""
     gradient_of = {}
     columns = at_the_edges(numpy.dtype(dtype))
     rng = numpy.random.RandomState(0)
@@ -158,7 +158,7 @@ def check_edges(dtype, number, monkeypatch, folder):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_state_and_no_gradient_at_the_edges_of_a_dtype_gives_nan(dtype, monkeypatch, tmp_path_factory):
-    """Also from states that only a file can hold, such as n = 0 and a large g: delta then overflows in float32."""
+    """Some states can come only from a file, such as n = 0 and a large g: delta then overflows in float32."""
     assert check_edges(dtype, 30, monkeypatch, tmp_path_factory.getbasetemp()) > 10**7
 
 

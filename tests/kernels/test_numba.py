@@ -64,7 +64,7 @@ def test_the_kernel_is_bit_identical_to_the_numpy_kernel(shape, dtype, layout, s
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("size", [1, 7, 8, 33, 1000, 100_003])
 def test_vectors_and_their_remainders_have_the_same_bits(dtype, size):
-    """Lengths are around the width of a vector register, and long."""
+    """Some lengths are near the width of a vector register, others are long."""
     rng = numpy.random.RandomState(size)
     arrays = {name: rng.standard_normal(size).astype(dtype) for name in NAMES}
     arrays["n"] **= 2
@@ -131,7 +131,7 @@ def test_it_multiplies_and_adds_separately():
 
 @pytest.mark.parametrize(("name", "used"), [("numba", "numba"), ("numpy", "numpy"), ("auto", "numba")])
 def test_the_kernel_can_be_chosen_and_queried(monkeypatch, name, used):
-    """The function chooses it or, at its first use, the environment variable."""
+    """`use_on_cpu` chooses it. Otherwise the environment variable does so at the first use."""
     monkeypatch.setattr(kernels, "_on_cpu", None)
     monkeypatch.setenv("RMSPROP_GRAVES_CPU_KERNEL", name)
     assert kernels.on_cpu().__name__ == f"rmsprop_graves.kernels.{used}"
@@ -202,7 +202,7 @@ numba.core.dispatcher.Dispatcher.compile = compile
     ids=["fails to compile", "fails to compile for float64", "is told not to compile"],
 )
 def test_training_goes_on_with_numpy_if_numba_cannot_compile(code, environment, reason):
-    """One warning has the reason, which Numba wraps if nothing is cached. Choosing Numba by name raises its error."""
+    """One warning has the reason, sometimes inside a message of Numba. Choosing Numba by name raises its error."""
     code += """
 import numpy
 from rmsprop_graves import RMSpropGraves, kernels

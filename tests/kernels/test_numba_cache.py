@@ -1,4 +1,4 @@
-"""Without a cache on disk that works, damaged or on a full disk, the compiled update goes on."""
+"""The compiled update works even if its cache on disk is damaged, missing or cannot be written."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ shutil.rmtree(os.environ["NUMBA_CACHE_DIR"])
 
 
 def flip_a_bit(path, place=0.5):
-    """Flips a bit of a file. A processor would run most of such machine code, and crash or compute other numbers."""
+    """Flip a bit of a file. Machine code with a flipped bit may still run, and crash or compute other numbers."""
     data = bytearray(path.read_bytes())
     data[int(place * len(data))] ^= 16
     path.write_bytes(data)
@@ -90,13 +90,13 @@ DAMAGES = {
 
 
 def run_updates(cache, before=""):
-    """Runs the updates; returns the bits with the kernel's name, and the warnings."""
+    """Run the updates; return the bits with the kernel's name, and the warnings."""
     return run_python(before + UPDATES, NUMBA_CACHE_DIR=str(cache))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Returns the folder of a whole cache, and what the updates print."""
+    """Return the folder of an undamaged cache, and the output of the updates."""
     folder = tmp_path_factory.mktemp("whole")
     printed, warned = run_updates(folder)
     assert printed.endswith("\nrmsprop_graves.kernels.numba\n")
@@ -105,12 +105,12 @@ def whole(tmp_path_factory):
 
 
 def files_of(folder):
-    """Returns the files of a cache, relative to its folder."""
+    """Return the files of a cache, relative to its folder."""
     return sorted(path.relative_to(folder) for path in folder.rglob("*.nb?"))
 
 
 def assert_goes_on(folder, printed, before=""):
-    """The compiled kernel gives the same bits. At most one warning names the folder and says what to do."""
+    """Assert the bits of the compiled kernel, and at most one warning, which has the folder and what to do."""
     found, warned = run_updates(folder, before)
     assert found == printed
     assert warned.count("RuntimeWarning") <= 1, warned
@@ -122,7 +122,7 @@ def assert_goes_on(folder, printed, before=""):
 
 
 def damaged(whole, folder, damages):
-    """Copies the cache, damages the files, and returns the copy's folder."""
+    """Copy the cache, damage files of the copy, and return its folder."""
     shutil.copytree(whole, folder)
     for path, damage in damages:
         DAMAGES[damage](folder / path)
@@ -148,7 +148,7 @@ def test_a_full_disk_costs_a_warning(whole, tmp_path):
 
 
 def test_the_cache_of_other_code_is_replaced(whole, tmp_path):
-    """Numba looks at versions and at the time of the source itself."""
+    """Numba itself compares versions and the time of the source."""
     folder, printed = whole
     copied = damaged(folder, tmp_path / "cache", [])
     for path in copied.rglob("*.nbi"):
@@ -168,7 +168,7 @@ def test_every_damage_of_every_file(whole, tmp_path, damage):
 @pytest.mark.search
 @pytest.mark.parametrize("seed", range(60))
 def test_flipped_bits(whole, tmp_path, seed):
-    """Some files have a flipped bit each."""
+    """Each of some files has a flipped bit."""
     folder, printed = whole
     copied, rng = damaged(folder, tmp_path / "cache", []), random.Random(seed)
     for path in files_of(copied):
@@ -182,7 +182,7 @@ def test_flipped_bits(whole, tmp_path, seed):
 @pytest.mark.parametrize("mode", ["r", "w"])
 @pytest.mark.parametrize("error", ["EACCES", "EROFS", "EIO", "ENOENT", "ENOSPC", "EMFILE", "ESTALE"])
 def test_every_error_of_the_system(whole, tmp_path, ending, mode, error):
-    """Reading fails, or writing to an empty cache."""
+    """Reading a cache fails, or writing to an empty one."""
     folder, printed = whole
     cache = damaged(folder, tmp_path / "cache", []) if mode == "r" else tmp_path
     assert_goes_on(cache, printed, REFUSED.format(ending=ending, mode=mode, error=error))

@@ -83,7 +83,7 @@ BIG = (3, kernel.BLOCK // 2 + 5)
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 5), BIG], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_memory_layout_gives_the_bits_of_the_contiguous_one(layout, shape, dtype):
-    """Arrays are small or span several blocks. All are in the layout, or one alone."""
+    """Arrays are small or span several blocks. All of them have the layout, or only one."""
     arrays = random_arrays(shape, dtype)
     expected = stepped(arrays)
     for odd in (NAMES, ("param",), ("grad",), ("n",), ("delta",)):
@@ -117,7 +117,7 @@ def test_tiny_shapes_are_stepped_as_elements_of_a_vector(shape, dtype):
 
 
 def test_a_read_only_broadcast_gradient_is_only_read():
-    """Chainer's backward of a sum returns one, all of whose strides are zero."""
+    """Chainer's backward of a sum returns such a gradient. All its strides are zero."""
     arrays = random_arrays((40, 1000), "f4")
     full = {**arrays, "grad": numpy.full((40, 1000), 2, "f4")}
     expected = stepped(full, 1)
@@ -128,7 +128,7 @@ def test_a_read_only_broadcast_gradient_is_only_read():
 
 
 def test_float16_is_computed_in_float32_and_rounded_once_per_store():
-    """Each step equals a float32 step from the stored float16 numbers, rounded; lr underflows in float16."""
+    """Each step equals a float32 step from the stored float16 numbers, rounded. lr is subnormal in float16."""
     hyperparameters = {"lr": 3e-6, "alpha": 0.9501, "momentum": 0.9, "eps": 1e-8}
     arrays = random_arrays(1000, "f2")
     wide = {name: array.astype("f4") for name, array in arrays.items()}
@@ -160,7 +160,7 @@ def test_a_gradient_of_another_dtype_is_converted_first():
 
 @pytest.mark.parametrize("size", [10, 2 * kernel.BLOCK + 10])
 def test_a_gradient_that_is_a_view_of_the_parameter_is_read_first(size):
-    """It is in the same order or reversed. Reversed, a block would read elements that an earlier block wrote."""
+    """A block of a reversed view would read elements that an earlier block has written."""
     for order in (slice(None), slice(None, None, -1)):
         arrays = random_arrays(size, "f4")
         expected = stepped({**arrays, "grad": arrays["param"][order].copy()}, 1)

@@ -52,7 +52,7 @@ def test_special_values_crossed_with_each_other_give_the_same_bits(step, dtype, 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("alone", [(), (1,), (1, 1)])
 def test_an_element_alone_gives_the_bits_of_one_among_others(dtype, name, alone):
-    """NumPy before 1.25 adds to an array of one element in another way, and gives 0 for the sum of two -0."""
+    """Before NumPy 1.25, adding -0 in place to a one-element array of -0 gives 0."""
     hyperparameters = {**SETTINGS, **EXTREME_SETTINGS}[name]
     columns = numpy.array(list(itertools.product([0.0, -0.0, 0.3, -0.3], repeat=5))).T.astype(dtype)
     arrays = dict(zip(NAMES, columns))
@@ -93,7 +93,7 @@ def test_any_bits_in_the_arrays_give_the_same_bits(step, dtype, lr, alpha, momen
 @pytest.mark.parametrize("convert", [numpy.float64, numpy.float32, numpy.float16, numpy.array])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numpy_scalars_as_hyperparameters_give_the_bits_of_python_floats(step, dtype, convert):
-    """1 - alpha is still computed in double precision, and no array in the scalar's dtype."""
+    """1 - alpha is still computed in double precision, and no array is computed in the scalar's dtype."""
     given_as = {name: convert(value) for name, value in SETTINGS["long memory"].items()}
     plain = {name: float(value) for name, value in given_as.items()}
     runs = []
@@ -120,7 +120,7 @@ def test_integers_as_hyperparameters_give_the_bits_of_python_floats(step, dtype)
 
 
 def test_the_comparison_of_bits_sees_the_sign_of_zero_and_the_last_bit():
-    """All NaNs are equal to it."""
+    """It treats all NaNs as equal."""
     one = {"param": numpy.array([0.0, 1.0, numpy.nan], "f4")}
     assert_same_bits(one, {"param": numpy.array([0.0, 1.0, -numpy.nan], "f4")})
     for other in (
@@ -136,7 +136,7 @@ def test_the_comparison_of_bits_sees_the_sign_of_zero_and_the_last_bit():
 @pytest.mark.parametrize("written", [0, 2, 3, 4], ids=["param", "n", "g", "delta"])
 @pytest.mark.parametrize("layout", ["itself", "reversed", "shifted"])
 def test_a_gradient_in_written_memory_is_read_before_it_is_written(size, written, layout):
-    """The kernels agree, and but for the same elements in the same order with a copy of the gradient too."""
+    """The kernels agree. Unless the gradient is the written array itself, a copied gradient gives the same bits."""
     pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError, reason=not_installed("numba"))
     results = []
     for kernel in (numpy_kernel, importlib.import_module("rmsprop_graves.kernels.numba")):

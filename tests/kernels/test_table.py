@@ -1,4 +1,4 @@
-"""Tables of addresses, by Numba and on a stand-in for a GPU: their bits, their limits and their lifetime."""
+"""Tables of addresses, for Numba and for a stand-in for a GPU: their bits, limits and lifetime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = [tuple(values.values()) for values in {**cases.SETTINGS, **cases.EXTR
 
 @pytest.fixture(params=["numba", "gpu"])
 def place(request, monkeypatch):
-    """A kernel with a table; `to` copies an array to its device, and `dtypes` are those that it can step."""
+    """A kernel with a table; `to` copies an array to its device, and `dtypes` are the dtypes that it can step."""
     if request.param == "gpu":
         gpu = request.getfixturevalue("gpu")
         return SimpleNamespace(kernel=cupy_kernel, to=gpu.asarray, dtypes=("f2", "f4", "f8"), gpu=gpu)
@@ -190,7 +190,7 @@ def test_arrays_of_other_layouts_cannot_be_stepped_but_gradients_are_copied(plac
 
 @pytest.mark.parametrize("odd", range(5), ids=COLUMNS)
 def test_arrays_of_another_shape_or_dtype_cannot_be_stepped(place, odd):
-    """Shapes with the same number of elements differ too."""
+    """Different shapes may have the same number of elements."""
     for other in (numpy.ones((3, 2), "f4"), numpy.ones((1, 3), "f4"), numpy.ones((2, 3), "f8"), numpy.ones(6, "f4")):
         rows = rows_of(place, (2, 3), (2, 3), (2, 3))
         rows[1][odd] = place.to(other)
@@ -206,7 +206,7 @@ def test_a_dtype_without_a_compiled_loop_cannot_be_stepped(place, dtype):
 
 @pytest.mark.parametrize("column", [0, 2, 3, 4])
 def test_a_gradient_that_overlaps_a_written_array_cannot_be_stepped(place, column):
-    """The overlap is total or partial, with an earlier or a later row. Adjacent memory is no overlap."""
+    """The overlap is total or partial, with any row. Adjacent memory is no overlap."""
     for row, part in ((0, slice(3, 43)), (2, slice(10, 50)), (1, slice(0, 40))):
         rows = rows_of(place, 50, 40, 50)
         rows[1][1] = rows[row][column][: rows[1][0].size] if row == 1 else rows[row][column][part]
@@ -229,7 +229,7 @@ def test_rows_that_share_memory_cannot_be_stepped_at_once(place, column, overlap
 
 @pytest.mark.parametrize("seed", range(5))
 def test_arrays_back_to_back_in_one_buffer_are_stepped_in_any_order(place, seed):
-    """No array may begin one element early, in the array before it, except a gradient in a gradient."""
+    """An array that begins one element early, in the one before it, is refused unless both are gradients."""
     sizes = numpy.repeat([7, 50, 20], 5)
     order = numpy.random.RandomState(seed).permutation(len(sizes))
     begins = numpy.zeros(len(sizes), int)
@@ -248,7 +248,7 @@ def test_arrays_back_to_back_in_one_buffer_are_stepped_in_any_order(place, seed)
 
 
 def test_a_table_can_be_reused_only_with_the_same_array_objects(place):
-    """Equal copies do not count, nor fewer or more arrays."""
+    """Equal copies, fewer arrays or more arrays need a new table."""
     rows = rows_of(place, 10, 10)
     table, _ = table_of(place, rows)
     columns = [list(column) for column in zip(*rows)]
@@ -279,7 +279,7 @@ def lock(array):
 @pytest.mark.parametrize("change", [resize, lock, reshape])
 @pytest.mark.parametrize("column", range(4))
 def test_a_table_cannot_be_reused_after_an_array_changed_in_place(column, change):
-    """The change is of its shape, its size or its writeable flag."""
+    """Its shape, its size or its writeable flag changes."""
     kernel = pytest.importorskip("rmsprop_graves.kernels.numba", exc_type=ImportError)
     columns = [[numpy.ones((2, 3), "f4") for _ in range(3)] for _ in range(4)]
     table = kernel.Table(*columns)
@@ -392,7 +392,7 @@ def test_the_stand_in_finds_a_launch_that_reads_freed_memory(on_gpu):
 
 
 def test_each_device_has_its_own_table(on_gpu):
-    """It is made and stepped on the current device, and cannot step arrays of another."""
+    """A table is made and stepped on the current device, and cannot step arrays of another device."""
     elsewhere = row_of(on_gpu, 10)
     with Device(1):
         assert_steps_as_each(on_gpu, rows_of(on_gpu, 10), [DEFAULTS])

@@ -52,7 +52,7 @@ def test_cores_that_the_process_may_not_use_do_not_count():
 
 @pytest.mark.parametrize("value", ["abc", "0", "-2", "1.5", "two,1"])
 def test_an_invalid_omp_num_threads_is_ignored_with_one_warning(value):
-    """The warning names the variable, its value and what is required."""
+    """The warning names the variable, its value and the valid values."""
     stdout, stderr = run_python(ASK, OMP_NUM_THREADS=value)
     assert stdout.split() == [str(CORES)] * 2
     message = f"RuntimeWarning: OMP_NUM_THREADS must be an integer >= 1, got '{value}'; it is ignored"
@@ -114,7 +114,7 @@ def assert_steps(compiled, size=5000):
 
 
 def test_the_work_is_done_by_several_threads(compiled, monkeypatch):
-    """In one of many steps another thread uses processor time too, whatever else the machine does."""
+    """In at least one of many steps, the process uses more processor time than the calling thread."""
     arrays = arrays_of(1 << 20)
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -148,7 +148,7 @@ def test_a_step_is_whole_if_a_thread_cannot_start(compiled, monkeypatch, error, 
 @pytest.mark.parametrize("error", [RuntimeError(), MemoryError()])
 @pytest.mark.parametrize("put", [0, 1, 2])
 def test_a_step_is_whole_if_the_queue_has_no_room(compiled, monkeypatch, error, put):
-    """Threads that were asked before share the work."""
+    """Threads that already have the work share it."""
 
     class Queue(threads.SimpleQueue):
         def put(self, item):
@@ -166,7 +166,7 @@ def test_a_step_is_whole_if_the_queue_has_no_room(compiled, monkeypatch, error, 
 
 
 def test_an_interrupt_while_a_thread_starts_leaves_the_arrays_as_they_were(compiled, monkeypatch):
-    """The threads that have the work already do not begin it."""
+    """Threads that already have the work do not begin it."""
 
     def start(*args):
         original(*args)
@@ -207,7 +207,7 @@ def assert_whole_at_events(call, error, stride):
 
 @pytest.mark.parametrize(("call", "stride"), [("step", 3), ("update", 17)])
 def test_an_interrupt_at_a_bytecode_leaves_a_launch_whole_or_untouched(call, stride):
-    """Nothing is written after the error, t belongs to the step, and the next update works."""
+    """Nothing is written after the error, t counts the steps that were made, and the next update works."""
     assert_whole_at_events(call, "KeyboardInterrupt", stride)
 
 
@@ -222,7 +222,7 @@ def test_an_error_at_every_bytecode_leaves_a_launch_whole_or_untouched(call, err
 @needs_signals
 @pytest.mark.parametrize("count", [2, 8])
 def test_ctrl_c_at_any_time_leaves_a_model_whole(count):
-    """No interrupt of 300 leaves the model torn or the process hung, with as many threads as cores or more."""
+    """None of 300 interrupts leaves the model torn or the process hung, with few threads or many."""
     assert interrupt("at_random", count, 300)[0] == 300
 
 

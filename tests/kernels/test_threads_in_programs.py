@@ -38,7 +38,7 @@ def train(seed, updates=3):
 
 
 def run_training(code, *options, **environment):
-    """Run a script after `TRAIN` and return its words. It must succeed and print nothing to standard error."""
+    """Run a script after `TRAIN`, which must print nothing to standard error; return the words that it prints."""
     # NumPy's BLAS has threads of its own, and Python 3.12 warns of a fork beside other threads.
     environment = {"OPENBLAS_NUM_THREADS": "1", **environment}
     stdout, stderr = run_python(TRAIN + code, *options, **environment)
@@ -55,7 +55,7 @@ divides = pytest.mark.skipif(
 
 @divides
 def test_several_threads_can_update_a_model_each():
-    """Each model ends with the bits of training it alone."""
+    """Each model is bit-identical to one that is trained alone."""
     code = """
 expected = [train(seed, 20) for seed in range(4)]
 ends = {}
@@ -91,7 +91,7 @@ assert train(0) == expected[0]
 @divides
 @needs_fork
 def test_a_fork_during_an_update_in_another_thread_disturbs_neither():
-    """The fork waits for the spans under way, and the child does not continue that update."""
+    """The fork waits for the spans in progress, and the child does not continue that update."""
     code = """
 expected = train(0, 50), train(1)
 ends = []

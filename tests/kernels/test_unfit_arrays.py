@@ -41,7 +41,7 @@ def test_a_kernel_names_the_array_that_it_cannot_write(module, fault, error, mes
     kernel = pytest.importorskip(f"rmsprop_graves.kernels.{module}", exc_type=ImportError)
     arrays = {one: numpy.ones(shape, dtype) for one in NAMES}
     arrays[name] = fault(arrays[name])
-    # Against a parameter of another shape, every array is wrong.
+    # If the parameter has another shape, no other array fits, and the error names the gradient.
     named = "grad" if (name, message) == ("param", "must be of shape ") else name
     with pytest.raises(error, match=f"^{named} {message}"):
         kernel.step(**arrays, **HYPERPARAMETERS)
@@ -53,7 +53,7 @@ def test_a_kernel_names_the_array_that_it_cannot_write(module, fault, error, mes
 @pytest.mark.parametrize("shape", [(), (1,), (3, 2), (6,), (1, 2, 3)])
 @pytest.mark.parametrize("module", ["numpy", "numba"])
 def test_a_kernel_refuses_a_gradient_of_another_shape(module, shape, dtype):
-    """The NumPy kernel decayed g before it found that, and broadcast a single float16 gradient."""
+    """The NumPy kernel decayed g before it raised the error, and broadcast a one-element float16 gradient."""
     kernel = pytest.importorskip(f"rmsprop_graves.kernels.{module}", exc_type=ImportError)
     arrays = {one: numpy.ones((2, 3), dtype) for one in NAMES}
     arrays["grad"] = numpy.ones(shape, dtype)
@@ -83,7 +83,7 @@ def test_the_cupy_kernel_names_the_array_that_it_cannot_write(gpu, name, fault):
 
 
 def test_an_array_overlaps_itself_if_two_elements_have_a_byte_in_common():
-    """Compared with the bytes of every element, for random strides, also negative ones and parts of an element."""
+    """The bytes of every element are compared. Strides are random, also negative or smaller than an element."""
     rng = numpy.random.RandomState(0)
     room = numpy.zeros(400, "u1")
     counts = {True: 0, False: 0}
