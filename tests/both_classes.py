@@ -1,4 +1,4 @@
-"""Training of one model by this class and by Chainer's, compared bit for bit."""
+"""Train one model with this class and with Chainer's, and compare the results bit for bit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def assert_same_training(ours, chainers):
 
 
 def assert_trains_as_chainers(set_up, step, steps=5):
-    """Train by both classes; return both optimizers.
+    """Train with both classes; return both optimizers.
 
     Args:
         set_up: Called with each class; returns an optimizer of a new model.
         step: Called with each optimizer and the number of the step. The optimizers are compared after each step.
-        steps: How many steps there are.
+        steps: The number of steps.
     """
     ours, chainers = map(set_up, CLASSES)
     for t in range(steps):

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 # Warnings are errors here, and Chainer warns when it is imported beside a CuPy without cuDNN, such as CuPy 14.
 os.environ.setdefault("CHAINER_CUDNN", "0")
-# For the processes that tests start: without a GPU, CuPy warns of the CUDA libraries that it does not find.
+# For the processes that tests start: without a GPU, CuPy warns of missing CUDA libraries.
 os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:cupy._environment")
 
 # Before any test imports Chainer, as the README tells users to.
@@ -29,7 +29,7 @@ settings.load_profile("derandomized")
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """Return the folder in which tests compile C++, each text once per session."""
+    """Return the folder in which tests compile C++; each source is compiled once per session."""
     return tmp_path_factory.mktemp("cpp")
 
 

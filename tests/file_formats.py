@@ -21,12 +21,12 @@ SAVE_AND_LOAD = [
 
 
 def write_npz(path, entries):
-    """Write entries, given as a dict, as Chainer's npz files hold them."""
+    """Write a dict of entries in the format of Chainer's npz files."""
     numpy.savez(path, **entries)
 
 
 def write_hdf5(path, entries):
-    """Write entries, given as a dict, as Chainer's hdf5 files hold them."""
+    """Write a dict of entries in the format of Chainer's hdf5 files."""
     with h5py.File(path, "w") as file:
         for key, value in entries.items():
             # Chainer saves an uninitialized array as None.

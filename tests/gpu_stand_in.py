@@ -1,7 +1,7 @@
 """A stand-in for CuPy with two GPUs: its arrays are in host memory, and g++ builds the kernels that run on them.
 
-It has the parts of CuPy that this package and Chainer's optimizers use. It records every launch. When the launch's
-turn on its stream comes, it checks that the memory to be read and written is allocated and on the launch's device.
+It has the parts of CuPy that this package and Chainer's optimizers use. It records every launch. Before a launch runs
+on its stream, the stand-in checks that all memory that it reads or writes is allocated on its device.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Stream:
     """cupy.cuda.Stream, of the device that is current when it is made."""
 
     def __init__(self, gpu, ptr=None, non_blocking=True):
-        """Make a stream of the current device, which waits for no other."""
+        """Make a stream of the current device; it does not wait for other streams."""
         self.gpu, self.device_id = gpu, Device.current_id()
         self.ptr = id(self) if ptr is None else ptr
         self.pending = []
@@ -166,7 +166,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         return self._view(self.host[key])
 
     def __setitem__(self, key, value):
-        """Write elements, from another GPU's arrays only while that GPU is current, as between GPUs without peers."""
+        """Write elements. As without peer access, both arrays must be on the current GPU."""
         if isinstance(value, ndarray):
             assert {self.block.device_id, value.block.device_id} == {Device.current_id()}, "of another device"
             value = value.host
@@ -215,7 +215,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
         self.host[...] = array
 
     def __getattr__(self, name):
-        """Return a method of NumPy's, which returns a view of the same memory or an array of the current device."""
+        """Return NumPy's method; its result is a view of the same memory or a new array of the current device."""
         if name.startswith("_"):
             raise AttributeError(name)
         method = getattr(self.host, name)
@@ -229,7 +229,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
 
 
 def hosts_of(arguments):
-    """Return the NumPy arrays of those arguments that are arrays, and the others as they are."""
+    """Replace each array of the stand-in by its NumPy array; keep the other arguments."""
     return [one.host if isinstance(one, ndarray) else one for one in arguments]
 
 
@@ -239,7 +239,7 @@ def revived(array, device_id):
 
 
 class Functions:
-    """NumPy's functions, or those of one of its modules, for arrays of the stand-in."""
+    """The functions of NumPy or of one of its modules, for arrays of the stand-in."""
 
     def __init__(self, gpu, module):
         """Take NumPy's module."""
@@ -288,7 +288,7 @@ class Gpu:
         self.launches = []
         # Allocated memory by its first address: (end, device, the object that keeps it alive).
         self.memory = {}
-        # The blocks of a grid that are run.
+        # The blocks of a grid to run.
         self.blocks = slice(None)
         self.holds_back = False
         self.streams = []
@@ -305,7 +305,7 @@ class Gpu:
         self.RawKernel = functools.partial(RawKernel, self)
 
     def __getattr__(self, name):
-        """Return NumPy's function or module of a name."""
+        """Return NumPy's function or module of this name."""
         return getattr(Functions(self, numpy), name)
 
     def stream(self):
@@ -397,7 +397,7 @@ class ElementwiseKernel:
         arrays = [one for one in arguments if isinstance(one, ndarray)]
         for array in arrays:
             if array.block.device_id != device_id:
-                # As on devices that cannot read each other's memory. On devices that can, CuPy warns.
+                # CuPy raises this error if the devices cannot read each other's memory; otherwise it warns.
                 raise ValueError(f"an array of device {array.block.device_id} while device {device_id} is current")
         # Inputs are broadcast to the shape of the outputs.
         shape = arrays[-1].shape

@@ -77,7 +77,7 @@ def train_with(optimizer_class, add_hooks, before_step=lambda optimizer, step: N
 
 
 def train_as_chainers(add_hooks, **options):
-    """Train by both classes, assert the same bits after each step, and return the arrays after each step."""
+    """Train with both classes, assert the same bits after each step, and return the arrays after each step."""
     ours, chainers = (train_with(optimizer_class, add_hooks, **options) for optimizer_class in CLASSES)
     for actual, expected in zip(ours, chainers):
         assert_same_bits(actual, expected)

@@ -1,8 +1,8 @@
 """A model of the optimizer in plain NumPy, written from the documentation: updates, saving and loading.
 
-The documentation is docs/reference/optimizer.md, rule.md and checkpoints.md, and Chainer's of `UpdateRule`,
-`GradientMethod` and their hooks. The model replaces arrays instead of updating them in place, and has no batches, no
-devices and no file formats.
+The documentation is docs/reference/optimizer.md, rule.md and checkpoints.md, and Chainer's documentation of
+`UpdateRule`, `GradientMethod` and their hooks. The model replaces arrays instead of updating them in place, and has no
+batches, no devices and no file formats.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def step(param, grad, n, g, delta, *, lr, alpha, momentum, eps, clamped):
 
 
 def _finite_if(condition, array):
-    """Return the array or, on the condition, a copy with the largest finite numbers in place of infinity."""
+    """Return the array or, if the condition holds, a copy in which the largest finite numbers replace infinities."""
     largest = numpy.finfo(array.dtype).max
     return array.clip(-largest, largest) if condition else array
 
@@ -76,7 +76,7 @@ class Parameter:
         self.wide = wide
         # A loaded master is checked at the next update, because the model may be loaded after the optimizer.
         self.master = self.loaded_master = None
-        # Whether the state was loaded after the last update: the next one converts it to its final dtype.
+        # Whether the state was loaded after the last update: the next update converts it to its final dtype.
         self.is_loaded = False
 
     @property
@@ -85,7 +85,7 @@ class Parameter:
         return self.enabled and self.array is not None
 
     def take_master(self, master):
-        """Load a float32 master, which the next update uses if it rounds to the parameter."""
+        """Load a float32 master. The next update uses it only if the master rounds to the parameter."""
         self.master, self.loaded_master = None, master
         self.is_loaded = True
 
@@ -99,7 +99,8 @@ class Parameter:
         if self.array is None or self.grad is None or not (self.has_rule and self.enabled):
             return False
         states = list((self.state or {}).values())
-        # The next update converts a loaded state. float32 updates of float16 may be switched on and off.
+        # The next update converts a loaded state. A float16 parameter may have states of either dtype, because float32
+        # updates can be switched on and off.
         dtypes = {HALF, SINGLE} if self.dtype == HALF else {self.dtype}
         return any(array.shape != self.array.shape for array in (self.grad, *states)) or (
             not self.is_loaded and any(state.dtype not in dtypes for state in states)
@@ -248,9 +249,9 @@ def _can_load(param, t, state, master, must_be_sound):
 
 
 def is_sound(name, array, dtype):
-    """Whether a state has no NaN and no number that is infinite in the dtype. n may be infinite if it was saved so.
+    """Whether a state has no NaN and no number that is infinite in the dtype.
 
-    For a float16 parameter, n may also overflow.
+    n may be infinity if it was saved as infinity. For a float16 parameter, n may also overflow.
     """
     with numpy.errstate(over="ignore", under="ignore"):
         held = array.astype(dtype)

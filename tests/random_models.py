@@ -1,7 +1,7 @@
 """Random models, gradients and events between updates: one state space for every test that needs one.
 
 A `Model` describes how an optimizer and its model are built, which gradients it gets, and which events happen between
-updates. The strategy `models` draws any of them. `train` builds the same model for several optimizer classes, trains
+updates. The strategy `models` draws random ones. `train` builds the same model for several optimizer classes, trains
 them side by side and compares everything after each update.
 """
 
@@ -82,7 +82,7 @@ class Model:
 
 
 def around(plain=None, **odd):
-    """Return four plain parameters of different shapes, with an odd one in the middle."""
+    """Return four plain parameters and, in the middle, an odd one."""
     shapes = [(3,), (2, 3), (17,), (2, 3)]
     params = [Parameter(shape, **(plain or {})) for shape in shapes]
     return [*params[:2], dataclasses.replace(params[1], **{"other": 1, **odd}), *params[2:]]
@@ -159,7 +159,8 @@ def state_of(param):
 
 # Hooks of rules, which change their parameter's gradient or another parameter
 
-# The optimizer that is being updated, and the records of its hooks: a copied hook must find its own optimizer.
+# The optimizer that is being updated, and the records of its hooks. Hooks look it up here, so that a copied hook finds
+# the copied optimizer.
 acting = SimpleNamespace(optimizer=None, log=None)
 
 
@@ -276,7 +277,7 @@ class Tagged(chainer.optimizer.Hyperparameter):
     """Hyperparameters of another class than this package's, as in Chainer's own rules."""
 
 
-# Ways to make a parameter special. With those whose names begin with "own" or "user" it stays plain.
+# Ways to make a parameter special. The ones named "own ..." and "user's ..." keep it plain.
 
 
 def use_subclassed_rule(optimizer, param):
@@ -327,7 +328,7 @@ def nothing():
 
 
 def build(cls, model):
-    """Return an optimizer of the class with a new model; every call gives the same."""
+    """Return an optimizer of the class with a new model; every call returns an equal one."""
     optimizer = cls(lr=1e-2, alpha=model.alpha, momentum=0.8, eps=1e-4)
     rng = numpy.random.RandomState(model.seed)
     inner = chainer.Chain()
@@ -456,7 +457,7 @@ def set_lr(optimizer, param, number):
 
 
 def delete_alpha(optimizer, param, number):
-    """Delete the hyperparameter that Chainer's class reads first, so that it too fails before it changes a state."""
+    """Delete the hyperparameter that Chainer's class reads first, so that it fails before it changes a state."""
     del optimizer.hyperparam.alpha
 
 
@@ -528,7 +529,7 @@ def resize_all(optimizer, param, number):
 
 
 def move_memory(optimizer, param, number):
-    """Move the memory of the arrays and keep the array objects."""
+    """Move the arrays to other memory, and keep the array objects."""
     for array in (param.array, *state_of(param).values()):
         shape, values = array.shape, array.copy()
         array.resize((100_000,), refcheck=False)
@@ -562,7 +563,7 @@ def go_on_with_pickled(optimizer, param, number):
 
 
 def has_every_state(optimizer):
-    """If one is missing, Chainer fails to load it and leaves states of one float32 element behind."""
+    """Whether no state is missing. Chainer fails to load a missing one, and leaves states of one float32 element."""
     return all(map(state_of, optimizer.target.params()))
 
 
@@ -689,7 +690,7 @@ ON_CPU = (
     unlock,
 )
 ON_GPU = (to_other_gpu, move_state_to_other_gpu)
-# These free memory of which other arrays may be views, so they do not suit every model.
+# These free memory that other arrays may be views of, so they do not suit every model.
 FREEING = (resize_all, move_memory)
 EVENTS = {event.__name__: event for event in (*ON_ANY_DEVICE, *ON_CPU, *ON_GPU, *FREEING)}
 
@@ -757,7 +758,7 @@ def update(optimizer, log):
 
 
 def is_locked(param):
-    """Whether the next update would write a read-only array. With a master it replaces the parameter's array."""
+    """Whether the next update would write a read-only array. With a master, it replaces the parameter's array."""
     is_replaced = param.update_rule._use_fp32_update and param.dtype == numpy.float16
     return isinstance(param.array, numpy.ndarray) and not (is_replaced or param.array.flags.writeable)
 
@@ -765,7 +766,7 @@ def is_locked(param):
 def has_misfits(optimizer, model):
     """Whether the next update would use a state of another shape than its parameter, or write a read-only parameter.
 
-    Chainer fails half-way or broadcasts.
+    In both cases Chainer's class fails half-way or broadcasts.
     """
     return any(
         any(state.shape != param.shape for state in state_of(param).values()) or is_locked(param)
@@ -778,7 +779,7 @@ def has_misfits(optimizer, model):
 
 
 def variance_is_sound(optimizer):
-    """Whether n - g * g is nowhere negative. Chainer's class takes the root of it."""
+    """Whether n - g * g is nowhere negative. Chainer's class takes its root."""
     states = map(state_of, optimizer.target.params())
     return all((state["n"] - state["g"] * state["g"] >= 0).all() for state in states if "n" in state)
 
@@ -791,7 +792,7 @@ def train(model, *classes, after_events=lambda optimizer: None):
 
     Args:
         model: The model to train.
-        *classes: The classes of the optimizers; the first is compared with each other one.
+        *classes: The classes of the optimizers; each of the others is compared with the first.
         after_events: Called with each optimizer before each update.
     """
     optimizers = [build(cls, model) for cls in classes]
@@ -815,7 +816,7 @@ def train(model, *classes, after_events=lambda optimizer: None):
             assert_same_bits(snapshot_of(ours, gradients=False), before)
             return
         if outcomes[0] is ValueError and has_misfits(ours, model):
-            # The update itself made the state, of one of two parameters that share a rule.
+            # Two parameters share a rule, and the update of the first made a state that misfits the second.
             assert set(outcomes) == {ValueError}
             return
         for other, log, outcome in zip(others, logs[1:], outcomes[1:]):

@@ -14,7 +14,7 @@ def step(w, x, n, g, delta, *, lr=1e-4, alpha=0.95, momentum=0.9, eps=1e-4):
 
 
 def run(w, gradients, **hyperparameters):
-    """Step one element from a state of zeros once for each gradient; return the last w, n, g and delta."""
+    """Step one element once for each gradient, from a state of zeros; return the last w, n, g and delta."""
     state = (w, 0.0, 0.0, 0.0)
     for x in gradients:
         state = step(state[0], x, *state[1:], **hyperparameters)

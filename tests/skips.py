@@ -30,8 +30,8 @@ def not_installed(package):
 def pytest_terminal_summary(terminalreporter):
     """Print how many tests were skipped for each reason, most frequent first.
 
-    Reasons with the same text before the first colon share a line, which lists the texts after it: every package that
-    is not installed is in one line. pytest's own ``-rs`` prints a line for each place in the code.
+    Reasons with the same text before the first colon share a line, which lists the texts after it: one line lists all
+    packages that are not installed. pytest's own ``-rs`` prints a line for each place in the code.
     """
     counts = {}
     for report in terminalreporter.stats.get("skipped", []):

@@ -1,7 +1,8 @@
-"""The first uses of the package, in several threads at once, of a process that has imported nothing yet.
+"""Several threads of a new process use the package for the first time, all at once.
 
-Several of Chainer's modules import each other, as do this package and Chainer once the class is installed there. Where
-two threads begin at different ends, the import system finds a deadlock and hands out modules that are half imported.
+Several of Chainer's modules import each other. So do this package and Chainer once the class is installed there. If
+two threads enter such a cycle at different modules, Python detects a deadlock and returns partially initialized
+modules.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ BEGINS = ["nothing", "imported", "installed"]
 
 
 def assert_all_work(begin, *uses, interval=1e-5, kernel="numpy"):
-    """Runs each use in a thread of one new process. Numba takes seconds to import, and is one more case."""
+    """Assert that all uses work, each in a thread of one new process. Numba is not the default: its import is slow."""
     code = PROGRAM.format(uses=[begin, *uses], interval=interval)
     stdout, _ = run_python(code, "-u", RMSPROP_GRAVES_CPU_KERNEL=kernel)
     assert not stdout.strip(), stdout
@@ -114,19 +115,19 @@ def assert_all_work(begin, *uses, interval=1e-5, kernel="numpy"):
 
 @pytest.mark.parametrize("begin", BEGINS)
 def test_first_uses_in_ten_threads_at_once(begin):
-    """Each use is in one thread."""
+    """Each thread begins with a different use."""
     assert_all_work(begin, *USES, kernel="auto")
 
 
 @pytest.mark.parametrize("begin", BEGINS)
 @pytest.mark.parametrize("pair", [("install", "use_private_module"), ("use_optimizer", "use_load_npz")], ids="-".join)
 def test_first_uses_in_two_threads_at_once(begin, pair):
-    """A private module waits for Chainer, while Chainer's import needs that module to install the class."""
+    """In the first pair, a private module waits for Chainer, whose import needs that module to install the class."""
     assert_all_work(begin, *pair)
 
 
 def test_numba_waits_for_chainers_import():
-    """Both import SciPy, from different ends. In two threads at once, each may wait for the other; one then fails."""
+    """Both import SciPy, in different orders. In two threads, each could wait for the other, and one would fail."""
     pytest.importorskip("numba", reason=not_installed("numba"))
     pytest.importorskip("scipy", reason=not_installed("scipy"))
     run_python("""
@@ -166,7 +167,7 @@ def test_numba_waits_for_chainers_import():
 @pytest.mark.search
 @pytest.mark.parametrize("begin", BEGINS)
 def test_every_pair_of_first_uses(begin):
-    """With two intervals of switching between threads."""
+    """Each pair is tried with two switch intervals of Python's threads."""
     for pair, interval in itertools.product(itertools.combinations_with_replacement(USES, 2), (1e-5, 5e-3)):
         assert_all_work(begin, *pair, interval=interval)
 

@@ -37,7 +37,7 @@ class TimedGpu(Gpu):
     """The stand-in, with the other parts of CuPy that the benchmark uses."""
 
     def __init__(self, folder):
-        """Add these parts."""
+        """Add the parts that the stand-in lacks."""
         super().__init__(folder)
         self.cuda.Event = Event
         self.cuda.get_elapsed_time = lambda begin, end: 1e3 * (end.at - begin.at)
@@ -80,13 +80,13 @@ class TimedGpu(Gpu):
         return SimpleNamespace(free_all_blocks=lambda: None)
 
 
-# Fewer blocks than a large array of `sweep` has chunks.
+# So few that a large array of `sweep` has more chunks than a persistent kernel has blocks.
 PROCESSORS = 2
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Return the stand-in, with cases that take it a second."""
+    """Return the stand-in, with cases that take about a second."""
     made = TimedGpu(tmp_path)
     made.install(monkeypatch)
     monkeypatch.setitem(sys.modules, "cupy", made)
@@ -117,7 +117,7 @@ def test_every_contender_is_timed_on_every_case(stand_in):
 
 
 def test_a_case_that_needs_too_much_memory_is_left_out_with_a_line(stand_in, monkeypatch):
-    """The others are measured."""
+    """The other cases are measured."""
     monkeypatch.setattr(gpu, "CASES", [("huge", [(10**8,)], "float32"), gpu.CASES[0]])
     results = gpu.measure()
     assert results["left out"][0] == "huge, float32 (needs 18 GB, 1 GB are free)"
@@ -125,7 +125,7 @@ def test_a_case_that_needs_too_much_memory_is_left_out_with_a_line(stand_in, mon
 
 
 def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, monkeypatch):
-    """Each contender launches the kernels that its name says."""
+    """The copy launches no kernel."""
     monkeypatch.setattr(gpu, "CASES", gpu.CASES[1:2])
     for contender in gpu._contenders(gpu.CASES[0][1], "float32"):
         for _ in range(2):
@@ -144,7 +144,7 @@ def test_ours_is_one_launch_and_the_others_are_one_for_each_parameter(stand_in, 
 
 
 def test_a_table_json_and_a_picture_are_written(stand_in, tmp_path):
-    """They have every case and every contender, without missing numbers."""
+    """They contain every case and every contender, and no NaN."""
     results = gpu.measure(quick=True)
     pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     written = gpu_report.write(results, tmp_path)
@@ -157,7 +157,7 @@ def test_a_table_json_and_a_picture_are_written(stand_in, tmp_path):
 
 
 def test_ratios_are_taken_round_by_round():
-    """Ours takes half of Chainer's time in the first round, a quarter in the second, and as long as the copy."""
+    """Ours takes half of Chainer's time in one round and a quarter in the other. On the device it equals the copy."""
     case = {
         "seconds": {
             gpu.OURS: {"wall": [1.0, 2.0], "device": [1.0, 1.0]},
@@ -188,7 +188,7 @@ def test_bandwidths_count_the_bytes_that_are_moved(stand_in):
 
 
 class Clock:
-    """A clock that the test moves on."""
+    """A clock that only the test advances."""
 
     now = 0.0
 
@@ -197,7 +197,7 @@ class Clock:
         return self.now
 
     def sleep(self, seconds):
-        """Move the clock on."""
+        """Advance the clock."""
         self.now += seconds
 
 
@@ -223,7 +223,7 @@ def test_a_contender_is_prepared_before_its_timings_of_a_round(stand_in, monkeyp
 
 
 def test_torch_is_left_out_with_a_line_if_it_fails(stand_in, monkeypatch):
-    """The others are measured. torch fails on a GPU for which it was not built."""
+    """The other contenders are measured. torch fails, for example, on a GPU for which it was not built."""
 
     def fail(*_, **__):
         raise RuntimeError("no kernel image is available")
@@ -242,14 +242,14 @@ def test_torch_is_left_out_with_a_line_if_it_fails(stand_in, monkeypatch):
 
 
 def test_the_callback_gets_the_results_after_each_case(stand_in):
-    """So an interrupted run has the results of the cases before."""
+    """An interrupted run keeps the results of the finished cases."""
     numbers = []
     gpu.measure(quick=True, after_each=lambda results: numbers.append(len(results["cases"])))
     assert numbers == [1, 2]
 
 
 VARIANTS = list(sweep.variants(PROCESSORS))
-# For g++, which does not know the functions of CUDA that load and store with a hint.
+# CUDA's loads and stores with cache hints, which g++ does not know.
 HINTS = """
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 #define __ldcs(pointer) (*(pointer))
@@ -276,7 +276,7 @@ def sweeping(stand_in, monkeypatch):
 )
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_every_variant_of_the_sweep_has_the_bits_of_the_numpy_kernel(sweeping, variant, dtype):
-    """Its edits of the CUDA text are in C++ here."""
+    """The edited CUDA source is compiled as C++ here."""
     assert sweep.why_not(variant, numpy.dtype(dtype)) == ""
     assert max(launch.grid for launch in sweeping.launches) <= variant.most
 
@@ -289,7 +289,7 @@ def compiler():
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_nvrtc_compiles_every_variant_of_the_sweep_to_the_rules_arithmetic(compiler, variant):
-    """A variant may load, store and divide the work in another way only."""
+    """A variant may change only how work is loaded, stored and divided."""
     for dtype in cuda_text.DTYPES:
         with sweep.constants_of(variant):
             source = cuda_text.table_source(numpy.dtype(dtype).char)
@@ -297,14 +297,14 @@ def test_nvrtc_compiles_every_variant_of_the_sweep_to_the_rules_arithmetic(compi
 
 
 def test_variants_differ_in_name_and_in_more():
-    """A pattern that is not in the CUDA text is an error, so no variant is the kernel as it is by mistake."""
+    """A pattern that is not in the CUDA source raises an error, so no variant is an unchanged kernel by mistake."""
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) == len({variant[1:] for variant in VARIANTS})
     with pytest.raises(ValueError, match="the CUDA text must have 'no such text' 1 times, has it 0 times"):
         sweep._edited(("no such text", "", 1))
 
 
 def test_a_variant_that_is_wrong_or_fails_is_left_out_with_a_line(sweeping, monkeypatch, tmp_path, capsys):
-    """The others are timed on each case, and the documents have their times."""
+    """The other variants are timed on each case; the JSON and Markdown files have their times."""
     as_it_is, *_, persistent = VARIANTS
     wrong = sweep.Variant("wrong", sweep._edited((r"params\.lane\[k\]", "params.lane[0]", 1)))
     fails = sweep.Variant("fails", as_it_is.source + "no C++")
@@ -325,7 +325,7 @@ def test_a_variant_that_is_wrong_or_fails_is_left_out_with_a_line(sweeping, monk
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
-    """One line, and the exit status of a wrong command line."""
+    """It prints an error and exits with the status of an invalid command line."""
     command = [sys.executable, "-m", "benchmarks", "--gpu", "--output", str(tmp_path / "results")]
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     root = Path(__file__).resolve().parent.parent

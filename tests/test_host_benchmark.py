@@ -65,7 +65,7 @@ def test_the_simulated_gpu_gets_as_many_launches_as_a_real_one():
 
 
 def test_a_row_shows_the_median_of_the_ratios_of_its_rounds():
-    """Not the ratio of the medians: the machine may be slow in one round."""
+    """It is not the ratio of the medians, because the machine may be slow in one round."""
     row = {"what": "a step", "microseconds": {libraries.CHAINER: [2, 40, 9], libraries.OURS: [1, 10, 3]}}
     only_ours = {"what": "packing", "microseconds": {libraries.OURS: [5, 5, 5]}}
     table = report.host_costs({"rows": [row, only_ours], "left out": ["the rest (no reason)"]})
@@ -76,7 +76,7 @@ def test_a_row_shows_the_median_of_the_ratios_of_its_rounds():
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch calls it itself
 def test_a_step_that_torch_compiles_again_is_an_error():
-    """torch compiles again when a number in the step has changed, and would be timed while it compiles."""
+    """torch compiles again after a number in the step has changed. The time would then include the compilation."""
     torch = pytest.importorskip("torch")
     param = torch.ones(3, requires_grad=True)
     param.grad = torch.ones(3)
@@ -91,13 +91,13 @@ def test_a_step_that_torch_compiles_again_is_an_error():
 
 @pytest.fixture
 def small_floor():
-    """Arrays that are three spans of the smaller size."""
+    """Return a floor with arrays of three spans each, of the smaller size."""
     pytest.importorskip("numba")
     return floor.Floor(2, bytes_each=1_200_000)
 
 
 def test_the_floor_adds_the_gradient_to_four_arrays(small_floor):
-    """On every way each element is read once and written once, on threads and in spans too."""
+    """Every way reads and writes each element once, also with threads and spans."""
     ways = small_floor.measure(rounds=1)
     assert len({tuple(way[key] for key in ("loop", "shift", "threads", "span")) for way in ways}) == len(ways) == 18
     for way in ways:
@@ -113,7 +113,7 @@ def test_the_floor_adds_the_gradient_to_four_arrays(small_floor):
 
 
 def test_the_floor_is_the_fastest_way_of_as_many_threads(small_floor, monkeypatch):
-    """Not a way of more threads, nor the first that was measured."""
+    """A faster way with more threads does not count."""
     way = {"loop": "by block", "shift": 64, "span": 1 << 19}
     measured = [
         {**way, "threads": 2, "GB/s": 50.0},
@@ -132,7 +132,7 @@ def test_the_floor_is_the_fastest_way_of_as_many_threads(small_floor, monkeypatc
 
 @pytest.mark.parametrize("optimizer_class", [ChainerRMSpropGraves, RMSpropGraves])
 def test_hooks_change_the_gradients_in_every_call(optimizer_class):
-    """Gradients that are clipped already would cost less than those of a training."""
+    """Hooks on gradients that are already clipped would be faster than in training."""
     arrays = libraries.draw([(3, 4), (50,)], "float32")
     optimizer = hooks.Hooked(optimizer_class, arrays)
     of = {choice.name: choice for choice in hooks.CHOICES}
@@ -192,7 +192,7 @@ def test_hooks_are_compared_within_a_round():
 
 
 def test_the_readme_shows_every_processor_that_has_results():
-    """Each in a section of its own, with the summary of its results and its pictures."""
+    """Each processor has a section with the summary of its results and its pictures."""
     readme = report.README.read_text(encoding="utf-8")
     runs = sorted(report.FOLDER.glob("*/results.json"))
     assert runs

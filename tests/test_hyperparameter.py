@@ -15,7 +15,6 @@ from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
 
 
 def test_defaults_and_their_order_are_chainers():
-    """Keyword and positional arguments both follow the documentation."""
     optimizer = RMSpropGraves()
     assert (optimizer.lr, optimizer.alpha, optimizer.momentum, optimizer.eps) == (1e-4, 0.95, 0.9, 1e-4)
     optimizer = RMSpropGraves(1, 0.5, 0.25, 0.125)
@@ -57,7 +56,7 @@ def test_attributes_are_aliases_of_the_hyperparameters(name):
     ids=repr,
 )
 def test_an_invalid_value_is_refused_wherever_it_is_set(name, value, error):
-    """Both constructors and both sets of hyperparameters refuse it. The error names it, and nothing changes."""
+    """Both constructors and both sets of hyperparameters refuse it. The error has the name and the value."""
     optimizer = RMSpropGraves().setup(Arrays([1.0]))
     rule = optimizer.target.p0.update_rule
     places = [
@@ -106,7 +105,7 @@ def test_other_numbers_are_accepted_and_kept_as_the_same_objects(values):
 
 
 def test_repr_shows_the_values():
-    """An optimizer's repr evaluates to its equal. A rule's shows its own values, its t and whether it is disabled."""
+    """An optimizer's repr evaluates to an equal one. A rule's repr shows its values, t, and whether it is disabled."""
     optimizer = RMSpropGraves(lr=0.5)
     assert repr(optimizer) == "RMSpropGraves(lr=0.5, alpha=0.95, momentum=0.9, eps=0.0001)"
     assert repr(eval(repr(optimizer))) == repr(optimizer)
@@ -131,7 +130,7 @@ def test_numpy_scalars_as_hyperparameters_give_the_bits_of_python_floats():
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u1", "?"])
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)])
 def test_a_list_tuple_or_array_of_one_element_is_taken_as_its_number(dtype, shape):
-    """The bits are a plain number's, and a schedule can multiply the value."""
+    """Training is bit-identical to training with a plain number, and a schedule can multiply the value."""
     one = numpy.ones(shape, dtype)
     number = numpy.ones((), dtype).item()
     gradients = numpy.random.RandomState(0).standard_normal((3, 7)).astype("f4")
@@ -161,7 +160,7 @@ def test_a_list_tuple_or_array_of_one_element_is_taken_as_its_number(dtype, shap
     ids=repr,
 )
 def test_several_elements_are_refused_with_the_advice_to_set_a_parameters_own_value(name, value, found):
-    """The advice works: one parameter has another value than the optimizer's."""
+    """The advice works: one parameter gets a value of its own."""
     optimizer = RMSpropGraves().setup(Arrays([1.0], [1.0]))
     with pytest.raises(
         TypeError, match=f"^{name} must be a finite number.*, got {found}; a parameter has one {name}"
@@ -175,7 +174,10 @@ def test_several_elements_are_refused_with_the_advice_to_set_a_parameters_own_va
 
 
 def test_an_array_that_is_changed_in_place_is_checked_by_the_next_update():
-    """The new number is taken; NaN is refused before the parameter moves. An array with dimensions was copied."""
+    """The update uses a new number, and refuses NaN before the parameter moves.
+
+    An array with dimensions is replaced by its number when it is set.
+    """
     value, copied = numpy.array(0.5), numpy.array([0.25])
     optimizer = RMSpropGraves(lr=value, eps=copied).setup(Arrays([1.0]))
     value[...], copied[...] = 1.0, numpy.nan
@@ -216,7 +218,7 @@ PLACES = {
 @pytest.mark.parametrize("name", ["alpha", "momentum"])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_decay_of_one_or_more_warns_at_the_users_line(place, name, value):
-    """The warning has the value and the range, and the value is accepted."""
+    """The warning has the value and the valid range. The value is accepted."""
     optimizer = RMSpropGraves().setup(Arrays([1.0]))
     expected = rf"^{name} is {value}: with {name} >= 1 .*; the range is 0 <= {name} < 1$"
     with pytest.warns(UserWarning, match=expected.replace("+", r"\+")) as caught:
@@ -226,7 +228,7 @@ def test_a_decay_of_one_or_more_warns_at_the_users_line(place, name, value):
 
 @pytest.mark.parametrize("value", [0, 0.999, 1 - 1e-9, numpy.nextafter(1, 0)], ids=repr)
 def test_a_decay_below_one_does_not_warn(value):
-    """Also one that float32 rounds to 1. lr and eps may be 1 or more."""
+    """Nor does one that float32 rounds to 1. lr and eps may be 1 or more."""
     RMSpropGraves(lr=2, alpha=value, momentum=value, eps=2)
 
 

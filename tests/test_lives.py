@@ -36,7 +36,7 @@ from rmsprop_graves import RMSpropGraves, kernels
 SHAPES = [shape for shape in SHAPES_OF_ANY_MODEL if shape]
 
 
-# Hooks: objects for Chainer, and for the model functions (array, gradient, loss scale) -> (new array, new gradient)
+# Hooks: for Chainer, objects; for the model, functions (array, gradient, loss scale) -> (new array, new gradient)
 
 
 class Halve:
@@ -184,7 +184,7 @@ class Lives(RuleBasedStateMachine):
     """An optimizer and its plain model, side by side.
 
     Args:
-        cls: The optimizer's class. For Chainer's class, rules that it is known to fail at are skipped.
+        cls: The optimizer's class. For Chainer's class, operations at which it is known to fail are skipped.
     """
 
     def __init__(self, cls):
@@ -334,7 +334,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(rank=RANKS, name=st.sampled_from(sorted(HOOKS)), timing=st.sampled_from(["pre", "post"]))
     def add_or_remove_hook_of_rule(self, rank, name, timing):
-        """Add a hook to a rule, or remove it. It gets the float32 master of a float16 parameter if there is one."""
+        """Add a hook to a rule, or remove it. The hook gets the float32 master of its parameter if there is one."""
         _, param, model = self.of(rank)
         if model.hooks.pop(name, None):
             param.update_rule.remove_hook(name)
@@ -459,7 +459,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(to=st.sampled_from(["device", "cpu"]), rank=RANKS)
     def move(self, to, rank):
-        """Move the model to the device on which it is."""
+        """Move the model to the device where it already is."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # to_cpu
             self.optimizer.target.to_cpu() if to == "cpu" else self.optimizer.target.to_device("@numpy")
@@ -468,7 +468,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.is_ours)
     @rule(flag=st.booleans())
     def use_fp32_update(self, flag):
-        """Call the optimizer's method. Chainer enables it in the existing rules even if the flag is False."""
+        """Call the optimizer's method. Chainer enables float32 updates in existing rules even if the flag is False."""
         if all(param.has_rule for param in self.model.params.values()):
             self.optimizer.use_fp32_update(flag)
             self.model.wide = flag
@@ -686,5 +686,5 @@ def test_every_random_life_agrees_with_the_plain_model():
 @pytest.mark.filterwarnings("ignore:(alpha|momentum) is :UserWarning")
 @pytest.mark.usefixtures("small_spans")
 def test_the_plain_model_agrees_with_chainers_class():
-    """Without the clamp of a negative variance, and without the operations at which Chainer's class fails."""
+    """The model does not clamp a negative variance here. Operations at which Chainer's class fails are left out."""
     live(ChainerRMSpropGraves, 200)

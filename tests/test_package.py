@@ -19,7 +19,7 @@ from rmsprop_graves import RMSpropGraves
 
 
 def test_the_public_names_are_the_documented_names():
-    """Attribute access, dir() and a star import find each. Any other name is an AttributeError that contains it."""
+    """Attribute access, dir() and a star import find them. Any other name raises an AttributeError that names it."""
     namespace = {}
     exec("from rmsprop_graves import *", namespace)
     names = {"RMSpropGraves", "RMSpropGravesRule", "install_in_chainer", "load_hdf5", "load_npz"}
@@ -42,7 +42,7 @@ def test_a_public_object_is_named_by_the_package(name):
 
 @pytest.mark.parametrize("name", rmsprop_graves.__all__)
 def test_inspect_finds_the_source_of_a_public_object_or_nothing(name):
-    """inspect looks for a class in the file of its ``__module__``: it may find nothing, but no other lines."""
+    """inspect looks for a class in the file of its ``__module__``. It must not return lines of something else."""
     public = getattr(rmsprop_graves, name)
     if inspect.isclass(public):
         with pytest.raises(OSError, match=r"could not find class definition|source code not available"):
@@ -75,7 +75,7 @@ def distribution():
 
 
 def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests(distribution):
-    """pip installs the built wheel."""
+    """Its files are the package, py.typed included, and nothing else."""
     assert distribution.version == rmsprop_graves.__version__
     files = {str(file) for file in distribution.files}
     assert "rmsprop_graves/py.typed" in files
@@ -83,7 +83,7 @@ def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests(d
 
 
 def test_the_description_for_a_package_index_needs_no_files_of_the_repository(distribution):
-    """The README links such files, and shows a picture."""
+    """The README has relative links and a picture; the description has neither."""
     description = distribution.metadata.get_payload()
     links = re.findall(r"\]\((.*?)\)", description)
     assert "https://arxiv.org/abs/1308.0850" in links
@@ -92,7 +92,7 @@ def test_the_description_for_a_package_index_needs_no_files_of_the_repository(di
 
 
 def test_the_kernels_are_an_attribute_of_the_package():
-    """They can be used without importing anything else of the package first."""
+    """They can be used without another import."""
     code = """
         import rmsprop_graves
         rmsprop_graves.kernels.use_on_cpu("numpy")
@@ -102,7 +102,7 @@ def test_the_kernels_are_an_attribute_of_the_package():
 
 
 def test_class_is_found_by_the_name_in_a_configuration():
-    """Programs look it up as an attribute or by a dotted path, and pass keywords or floats in order."""
+    """Programs look it up as an attribute or by a dotted path, and pass keyword or positional arguments."""
     config = {"target": "rmsprop_graves.RMSpropGraves", "lr": 2.5e-4, "alpha": 0.9, "momentum": 0.0, "eps": 1e-2}
     module, name = config.pop("target").rsplit(".", 1)
     optimizer_class = getattr(importlib.import_module(module), name)
@@ -115,7 +115,7 @@ def test_class_is_found_by_the_name_in_a_configuration():
 
 
 def test_class_has_the_name_of_chainers_and_a_summary():
-    """Programs choose by the name, in any case, and show the first sentence of the docstring to their users."""
+    """Programs find an optimizer by its name, in upper or lower case, and show the docstring's first sentence."""
     assert RMSpropGraves.__name__ == RMSpropGraves.__qualname__ == ChainerRMSpropGraves.__name__ == "RMSpropGraves"
     by_lower_name = {name.lower(): getattr(rmsprop_graves, name) for name in rmsprop_graves.__all__}
     assert by_lower_name["rmspropgraves"] is RMSpropGraves

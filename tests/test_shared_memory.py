@@ -50,7 +50,7 @@ def new_optimizer(cls, seed):
 
 
 def update(optimizer, time):
-    """Make an update that depends only on the parameters and the time."""
+    """Make an update that depends only on the parameters and the time, a step number."""
     rng = numpy.random.RandomState(time)
     optimizer.lr = 1e-2 * 0.98**time
     for param in optimizer.target.params():
@@ -96,7 +96,7 @@ def share(module, optimizer):
 
 
 def train_by_turns(module, cls, before, inherits):
-    """Train by two processes in turns, then make an update in their parent; return its arrays and the children's t."""
+    """Train in two processes in turns, then make an update in their parent; return its arrays and the children's t."""
     optimizer = new_optimizer(cls, seed=0)
     for time in range(before):
         update(optimizer, time)
@@ -142,7 +142,7 @@ def test_two_processes_in_turns_have_the_bits_of_one(tmp_path, sharing, kernel):
 
 
 def train_freely(folder, sharing, kernel):
-    """Train by two processes at once, without a lock: the first moves p0 to 1, the second p1, and both p2."""
+    """Train in two processes at once, without a lock: the first moves p0 to 1, the second p1, and both p2."""
     module, cls = prepare(sharing, kernel)
 
     def new():
@@ -170,8 +170,8 @@ def train_freely(folder, sharing, kernel):
 def test_concurrent_updates_of_two_processes_move_the_parameters(tmp_path, sharing, kernel):
     """One process may overwrite an update of the other, but no step goes too far, and nothing becomes NaN.
 
-    Without momentum a step is at most lr / sqrt(eps), a tenth, of the distance to 1, even if n and g are of different
-    updates. A quarter of the updates would be enough to halve the distance.
+    Without momentum a step is at most lr / sqrt(eps), a tenth, of the distance to 1, even if n and g come from
+    different updates. A quarter of the updates would be enough to halve the distance.
     """
     require(kernel)
     two_processes(train_freely, str(tmp_path), sharing, kernel)

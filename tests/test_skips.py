@@ -52,7 +52,7 @@ def summary_of(folder, *options):
 
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "xdist"])
 def test_skipped_tests_are_counted_by_reason(tmp_path, options):
-    """A line for each kind of reason, the most frequent first; every package that is not installed is in one line."""
+    """The most frequent reason comes first. One line lists all packages that are not installed."""
     if options and importlib.util.find_spec("xdist") is None:
         pytest.skip(not_installed("xdist"))
     (tmp_path / "test_skipping.py").write_text(SKIPPING)
@@ -64,13 +64,12 @@ def test_skipped_tests_are_counted_by_reason(tmp_path, options):
 
 
 def test_no_summary_without_skipped_tests(tmp_path):
-    """A run in which every test passes ends as pytest's own."""
+    """If every test passes, nothing is added to pytest's output."""
     (tmp_path / "test_passing.py").write_text("def test_passes():\n    pass\n")
     assert summary_of(tmp_path) is None
 
 
 def test_reasons_name_extras_that_exist():
-    """Every extra that a reason names is in pyproject.toml."""
     project = (TESTS.parent / "pyproject.toml").read_text(encoding="utf-8")
     for how in HOW.values():
         name = how.partition("extra ")[2]

@@ -37,7 +37,7 @@ for name, module in sys.modules.items():
 
 @pytest.mark.parametrize("first", FIRST_IMPORTS)
 def test_the_class_is_installed_whatever_is_imported_first(first):
-    """A private module that imports Chainer is half imported when Chainer is complete and the class is needed."""
+    """A private module that imports Chainer is only partially initialized when Chainer's import needs the class."""
     run_python(f"import rmsprop_graves\nrmsprop_graves.install_in_chainer()\n{FIRST_IMPORTS[first]}\n{IS_INSTALLED}")
 
 
@@ -47,7 +47,7 @@ def test_the_class_is_installed_after_chainer_was_imported(first):
 
 
 def test_a_class_that_the_program_has_imported_before_warns():
-    """The program would train with Chainer's class without a word. The warning names the line of the call."""
+    """Without it, the program would train with Chainer's class unnoticed. The warning names the line of the call."""
     program = """
         import rmsprop_graves
         from chainer.optimizers import RMSpropGraves as Rule
@@ -67,7 +67,7 @@ def test_installing_does_not_import_chainer():
 
 
 def test_threads_may_import_chainer_and_this_class_at_the_same_time():
-    """A thread in the import of Chainer waits for this package's modules, and another the other way round."""
+    """One thread imports Chainer and needs this package's modules, while another imports them and needs Chainer."""
     run_python(f"""
 import threading, rmsprop_graves
 

@@ -26,7 +26,7 @@ def test_create_update_rule_makes_a_new_rule_that_inherits_the_hyperparameters()
 
 
 def test_the_state_is_updated_in_place():
-    """Other code, such as ChainerRL's workers, holds the same arrays; they have the parameter's shape and dtype."""
+    """Other code, such as ChainerRL's workers, keeps these arrays. They have the parameter's shape and dtype."""
     optimizer = RMSpropGraves().setup(Arrays(*gradients((2, 3))))
     optimizer.target.set_grads(*gradients((2, 3), seed=1))
     optimizer.update()
@@ -67,7 +67,7 @@ def test_init_state_can_be_called_from_outside_and_its_arrays_replaced():
 
 
 def test_a_rules_own_hyperparameters_override_the_optimizers():
-    """They hold for that parameter only and until they are deleted, also when the optimizer's values change."""
+    """They apply to that parameter only, until they are deleted, even if the optimizer's values change."""
 
     def prepare(cls):
         optimizer = cls().setup(Arrays(*gradients(3, 3)))
@@ -88,7 +88,7 @@ def test_a_rules_own_hyperparameters_override_the_optimizers():
 
 
 def test_a_rule_takes_values_in_its_constructor():
-    """Without an optimizer, the defaults hold for the rest; the bits are those of Chainer's rule."""
+    """Without an optimizer, the other values are the defaults. The step is bit-identical to Chainer's rule."""
     results = []
     for cls in (RMSpropGravesRule, ChainerRMSpropGravesRule):
         param = chainer.Parameter(*gradients(5))
@@ -154,7 +154,7 @@ def test_an_array_of_another_library_is_refused_by_its_type(monkeypatch):
 
 @pytest.mark.parametrize("has_grad", [True, False])
 def test_update_core_gpu_calls_the_cupy_kernel(monkeypatch, has_grad):
-    """The kernel gets arrays in its order and hyperparameters as Python floats; without a gradient it gets nothing."""
+    """It gets arrays in its order and hyperparameters as Python floats. Without a gradient it is not called."""
     calls = []
     kernel = SimpleNamespace(step=lambda *arrays, **values: calls.append((arrays, values)))
     monkeypatch.setattr(kernels, "on_gpu", lambda: kernel)
@@ -185,7 +185,7 @@ def test_update_core_gpu_calls_the_cupy_kernel(monkeypatch, has_grad):
     ids=["shape", "dtype"],
 )
 def test_the_step_of_one_parameter_refuses_a_wrong_gradient(monkeypatch, method, grad, error, message):
-    """A program may call these methods itself. The error changes nothing."""
+    """A program may call these methods itself. After the error nothing has changed."""
     monkeypatch.setattr(kernels, "on_gpu", lambda: pytest.fail("the kernel was asked for"))
     optimizer = train(RMSpropGraves().setup(Arrays(*gradients((2, 3)))), [gradients((2, 3))])
     param = optimizer.target.p0

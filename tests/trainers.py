@@ -26,7 +26,7 @@ def classifier(seed=0):
 
 
 def dataset(seed=0, size=8 * ITERATIONS_PER_EPOCH):
-    """Return random points; the class of each is the one of four directions in which it is farthest."""
+    """Return random points; the class of a point is the one of four directions along which it lies farthest."""
     random = numpy.random.RandomState(seed)
     x = random.randn(size, 4).astype(numpy.float32)
     directions = numpy.random.RandomState(100).randn(4, 4)
@@ -34,7 +34,7 @@ def dataset(seed=0, size=8 * ITERATIONS_PER_EPOCH):
 
 
 def next_order(order, position):
-    """Order the samples of the next epoch by the last order alone, so that a snapshot contains all that it needs."""
+    """Return the order of samples in the next epoch. It depends only on the last order, which a snapshot contains."""
     return numpy.roll(order, 7)
 
 
@@ -74,7 +74,7 @@ def assert_same_history(actual, expected):
 
 
 def log_of(trainer):
-    """Return LogReport's entries without their elapsed time, after a check that each has one."""
+    """Return LogReport's entries without their elapsed time; assert that each has one."""
     entries = [dict(entry) for entry in trainer.get_extension("LogReport").log]
     for entry in entries:
         assert entry.pop("elapsed_time") > 0

@@ -16,7 +16,7 @@ assert_type(optimizer.momentum, float)
 assert_type(optimizer.eps, float)
 optimizer.lr *= 0.5
 
-# Strict mypy fails where an error that is ignored does not occur.
+# Strict mypy fails if an ignored error does not occur.
 optimizer.lr = "fast"  # type: ignore[assignment]
 RMSpropGraves(lr="fast")  # type: ignore[arg-type]
 RMSpropGraves(learning_rate=1e-3)  # type: ignore[call-arg]
