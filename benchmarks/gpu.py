@@ -1,8 +1,8 @@
 """Time an update on a GPU by this package, Chainer and torch, in turn, in one process: python -m benchmarks --gpu.
 
 Three times are measured. The device time is between two CUDA events, after enough other work that the device never
-waits for the host. The host time is until the call returns. The wall-clock time is the mean of several calls with one
-synchronization. It is about the larger of the other two, or more if device and host wait for each other.
+waits for the host. The host time ends when the call returns. The wall-clock time is the mean of several calls with
+one synchronization. It is about the larger of the other two, or more if device and host wait for each other.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Contender(NamedTuple):
     prepare: Callable[[], Any] = nothing
 
 
-# Yields the contenders of a model and kind. The function that it gets tells why one is left out.
+# Yields the contenders of a model and kind. Its last argument is a function that records why one is left out.
 Contenders = Callable[[models.Shapes, str, Callable[[str], None]], Iterator[Contender]]
 
 

@@ -1,7 +1,7 @@
 """Time the import of this package and of Chainer alone, in turn, each in a new interpreter.
 
-Run it by `python -m benchmarks.startup`. If Chainer alone cannot be imported, only the times of this package are
-printed: it needs Python 3.11 or older, NumPy older than 1.24 and setuptools older than 74.
+Run it by `python -m benchmarks.startup`. Chainer alone needs Python 3.11 or older, NumPy older than 1.24 and
+setuptools older than 74. If it cannot be imported, only the times of this package are printed.
 """
 
 from __future__ import annotations

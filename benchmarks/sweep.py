@@ -1,7 +1,7 @@
 """Time variants of the table's kernel on a GPU, in turn, in one process: python -m benchmarks --gpu --sweep.
 
-A variant edits the CUDA text, or divides the work in another way. It is timed only if it has the bits of the NumPy
-kernel on the same GPU. The kernel of one parameter is timed with blocks of several sizes.
+A variant edits the CUDA text, or divides the work in another way. It is timed only if its results on the same GPU are
+bit-identical to the NumPy kernel's. The kernel of one parameter is timed with blocks of several sizes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rmsprop_graves.kernels.hyperparameters import floats_of
 
 VALUES = (LR, ALPHA, MOMENTUM, EPS)
 AS_IT_IS = "as it is"
-# Below this size each variant has its own arrays, because those of another would still be in the cache.
+# Below this size each variant has its own arrays, because another variant's arrays would still be in the cache.
 LARGE = 5 * 10**6
 
 
@@ -58,7 +58,7 @@ class Table(kernel.Table):
         launch = self._kernel
 
         def launch_at_most(grid: tuple[int], block: tuple[int], arguments: tuple[Any]) -> None:
-            # No table here has so many rows that this place is in use.
+            # The last place is free, because no table here has as many rows as a launch can take.
             self._fields["grads"][-1] = grid[0]
             launch((min(grid[0], variant.most),), (variant.threads,), arguments)
 
@@ -66,7 +66,7 @@ class Table(kernel.Table):
 
 
 def variants(processors: int) -> Iterator[Variant]:
-    """Yield the kernel as it is, then its variants for a device of so many multiprocessors."""
+    """Yield the kernel as it is, then its variants for a device with this number of multiprocessors."""
     yield Variant(AS_IT_IS)
     for vectors in (1, 2, 8, 16):
         yield Variant(f"{vectors} vectors a thread", vectors=vectors)
@@ -91,16 +91,16 @@ _STEP = r"(?=__device__ __forceinline__ void\nstep)"
 
 
 def _edited(*edits: tuple[str, str, int], source: str = cuda.TABLE_SOURCE) -> str:
-    """Make replacements, each of a pattern that is found so many times."""
+    """Make replacements: pattern, replacement, and how often the pattern must be found."""
     for pattern, replacement, count in edits:
         source, found = re.subn(pattern, replacement, source)
         if found != count:
-            raise ValueError(f"the CUDA text must have {pattern!r} {count} times, has it {found} times")
+            raise ValueError(f"the CUDA text must have {pattern!r} {count} times, found it {found} times")
     return source
 
 
 def _bounded(blocks: int) -> str:
-    """Limit the registers of float16 so that a multiprocessor has room for so many blocks."""
+    """Limit the registers of float16 so that a multiprocessor has room for this number of blocks."""
     return _edited((_BOUNDS, f"%(threads)d, sizeof(T) == 2 ? {blocks} : 1", 1))
 
 
@@ -178,7 +178,7 @@ def why_not(variant: Variant, dtype: numpy.dtype) -> str:
         for row, expected in zip(rows, after * 2):
             for array, numpys in zip(row, expected):
                 if array.get().tobytes() != numpys.tobytes():
-                    return "it has not the bits of the NumPy kernel"
+                    return "its results are not bit-identical to the NumPy kernel's"
     except Exception as error:
         return in_one_line(error)[:200]
     return ""
@@ -240,7 +240,7 @@ def _each(step: Callable[..., Any], arrays: tuple[list[Any], ...], block: int) -
         step(grad, *floats_of(*VALUES), *written, block_size=block)
 
 
-# Those whose parameters a table steps.
+# The cases in which a table steps the parameters.
 CASES = [case for case in gpu.CASES if case[2] in cuda.DTYPES]
 
 

@@ -299,7 +299,7 @@ def test_nvrtc_compiles_every_variant_of_the_sweep_to_the_rules_arithmetic(compi
 def test_variants_differ_in_name_and_in_more():
     """A pattern that is not in the CUDA source raises an error, so no variant is an unchanged kernel by mistake."""
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) == len({variant[1:] for variant in VARIANTS})
-    with pytest.raises(ValueError, match="the CUDA text must have 'no such text' 1 times, has it 0 times"):
+    with pytest.raises(ValueError, match="the CUDA text must have 'no such text' 1 times, found it 0 times"):
         sweep._edited(("no such text", "", 1))
 
 
@@ -316,7 +316,7 @@ def test_a_variant_that_is_wrong_or_fails_is_left_out_with_a_line(sweeping, monk
     blocks = [f"one by one, blocks of {size}" for size in (128, 256, 512)]
     names = [sweep.AS_IT_IS, persistent.name, *blocks, gpu.COPY]
     assert [list(case["seconds"]) for case in results["cases"]] == [names] * 2
-    assert results["left out"][0] == "wrong, float32 (it has not the bits of the NumPy kernel)"
+    assert results["left out"][0] == "wrong, float32 (its results are not bit-identical to the NumPy kernel's)"
     assert results["left out"][1].startswith("fails, float32 (AssertionError: ")
     assert len(results["left out"]) == 2
     text = (output / "gpu_sweep.md").read_text(encoding="utf-8")

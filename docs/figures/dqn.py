@@ -38,7 +38,7 @@ COMPARED = 100_000  # frames over which the other optimizers are compared: half 
 
 
 def train(game, name, seed, folder, options=()):
-    """Runs the example, or goes on with a run that was stopped.
+    """Runs the example, or resumes a run that was stopped.
 
     Returns:
         The settings; the return of a random player; for each line of the log the number of frames and the mean return
@@ -169,7 +169,7 @@ def _line_of_random_player(panel, runs, game):
 def draw_optimizers(runs):
     """Draws the mean return of each optimizer in Breakout, and the range over the seeds.
 
-    Chainer's class is left out, because its curves are the same as ours.
+    Chainer's class is left out, because its curve coincides with ours.
     """
     figure, (panel,) = style.panels(1, 5)
     for name in OPTIONS:
@@ -198,7 +198,7 @@ def draw_games(runs):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", metavar="FOLDER", help="train in this folder first, or go on after Ctrl-C")
+    parser.add_argument("--train", metavar="FOLDER", help="train in this folder first; resumes runs that were stopped")
     parser.add_argument("--profile", action="store_true", help="only print where the time of a frame goes")
     args = parser.parse_args()
     if args.profile:

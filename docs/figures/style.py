@@ -30,7 +30,7 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlesize": 11,
-        # A margin, for a page need not be white.
+        # A margin, because the page may not be white.
         "figure.constrained_layout.h_pad": 0.06,
         "figure.constrained_layout.w_pad": 0.06,
         "figure.facecolor": "white",

@@ -25,7 +25,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         subprocess.run([sys.executable, DOCS / "examples" / "train_text.py"], check=True)
-        matplotlib.rcdefaults()  # a reader has this folder too
+        matplotlib.rcdefaults()  # a reader does not have the style of the other figures
         names = {}
         for prompt in prompts:
             exec(compile(prompt.source, "tutorial.md", "single"), names)
