@@ -179,7 +179,7 @@ def _contenders(shapes: models.Shapes, kind: str) -> Iterator[Contender]:
             optimizer.use_fp32_update()
         if kind.endswith(SCALED):
             for param in optimizer.target.params():
-                param._loss_scale = 1.0  # set by backward in a training; 1, because the gradients are used again
+                param._loss_scale = 1.0  # backward sets it in training; 1, because the gradients are used again
         yield Contender(name, optimizer.update, nbytes)
         if name == OURS:
             yield Contender(PER_PARAMETER, functools.partial(_update_each, list(optimizer.target.params())), nbytes)

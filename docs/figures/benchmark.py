@@ -14,7 +14,7 @@ import style
 import rmsprop_graves  # noqa: F401  isort: split - chainer is importable from here on
 from benchmarks import pictures, report
 
-# The run in the pictures, one of those that benchmarks/README.md shows.
+# The run in the pictures. benchmarks/README.md shows it too.
 RESULTS = report.FOLDER / "amd-epyc" / "results.json"
 
 

@@ -1,4 +1,4 @@
-"""Picture of the update of a whole model: the contents of the plan, and the spans that two threads share."""
+"""Picture of the update of a whole model: the contents of the table, and the spans that two threads share."""
 
 from __future__ import annotations
 
