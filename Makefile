@@ -12,18 +12,18 @@ OPTIONAL ?= dqn mpi numba
 # More packages for a new environment, such as numpy==1.22.0.
 WITH ?=
 PYTEST ?= -n auto
-# Extras for the benchmark and the libraries to compare with. The extras of the tests work too, without PyTorch.
+# Extras for the benchmark and the libraries that it compares with. It leaves out libraries that are not installed.
 PEERS ?= bench,nvrtc
 BENCH ?=
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml README.md build-constraints.txt $(shell find rmsprop_graves -name '*.py*' -not -name '*.pyc')
-# Chainer is built from source, which fails with setuptools 82. To avoid it, old pips read PIP_CONSTRAINT and new ones
-# PIP_BUILD_CONSTRAINT.
+# Chainer is built from source, which fails with setuptools 82. build-constraints.txt excludes it: old pips read
+# PIP_CONSTRAINT, new ones PIP_BUILD_CONSTRAINT.
 INSTALL := PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt \
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-# So that an interrupted installation is not taken for a complete one.
+# Otherwise an interrupted installation would look complete.
 .DELETE_ON_ERROR:
 .PHONY: demo test test-long test-search coverage lint bench clients train-clients chainer-record record docs docs-test figures dist gpu \
 	matrix clean
@@ -81,7 +81,7 @@ docs-test: $(VENV)/browser,docs,examples,mpi,numba,oracle,test
 	$(BIN)/pytest -p no:xdist tests/docs/test_docs.py tests/docs/test_site.py
 
 # Builds and checks the files to upload. Then runs the tests of the source distribution in a new environment, to find
-# missing files. `make test` covers the optional extras.
+# missing files. It installs no optional extras, because `make test` covers them.
 dist: $(VENV)/dist
 	rm -rf dist
 	$(BIN)/python -m build
@@ -109,8 +109,8 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Without dependencies: Gym requires a pyglet and a cloudpickle of 2020, and ChainerRL would install a Gym that it does
-# not work with. The extra `clients` has the dependencies that are used.
+# Without dependencies: Gym requires a pyglet and a cloudpickle of 2020, and ChainerRL installs a Gym that breaks it.
+# The extra `clients` has the dependencies that are used.
 $(VENV)/chainerrl: | $(BIN)/python
 	$(INSTALL) --no-deps chainerrl==0.8.0 gym==0.17.3
 	touch '$@'
@@ -122,7 +122,7 @@ $(VENV)/reference: | $(BIN)/python
 
 # Chainer has no wheel, but $(EXTRAS) has installed it before.
 $(VENV)/wheels-%: pyproject.toml | $(VENV)/$(EXTRAS)
-	$(INSTALL) --only-binary=:all: '.[$*]' $(WITH) || echo 'make: no wheels for the extra $*, tests that need it are skipped'
+	$(INSTALL) --only-binary=:all: '.[$*]' $(WITH) || echo 'make: no wheels for the extra $*; tests that need it are skipped'
 	touch '$@'
 
 # A file for each installed set of extras. If a source is newer, the extras are installed again.

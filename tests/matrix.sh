@@ -1,12 +1,12 @@
 #!/bin/sh
-# Runs `make test` on every Python from 3.8 to 3.15 that this machine has. Each row has Numba where it has a wheel:
+# Runs `make test` on every Python from 3.8 to 3.15 that this machine has. A row has Numba if there is a wheel:
 #   - the oldest Python, with the oldest NumPy and Numba that support it: the lower bounds in pyproject.toml;
 #   - every other Python, with the newest NumPy and Numba for it: what a user installs today;
 #   - the newest Python once more, with the oldest Chainer: pyproject.toml's other lower bound.
 # No row has MPI: its tests take minutes, and plain `make test` runs them.
-# So that all rows together take less than an hour, only the oldest Python runs nearly every test: all but tests/gpu,
-# which plain `make test` runs. The others skip the tests in `between`. Those before 3.13 and the row of the oldest
-# Chainer also skip the kernels.
+# Only the oldest Python runs nearly every test, so that all rows together take less than an hour. It skips tests/gpu,
+# which plain `make test` runs. The row of the oldest Chainer skips tests/docs, tests/gpu and tests/kernels. The other
+# rows skip the tests in `between`; of these rows, only the newest Python up to 3.13 and the chroots run tests/kernels.
 # TESTED=3.11 skips the row of Python 3.11, unless it is the oldest.
 # If the machine lacks 3.14 or 3.15, they run in a chroot of Debian sid, if one can be made.
 set -eu
