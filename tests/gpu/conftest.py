@@ -26,5 +26,5 @@ def real():
 
 @pytest.fixture(params=[ON_A_GPU, "stand-in"], autouse=True)
 def xp(request):
-    """Return CuPy, or the stand-in, so that a test that would fail on any GPU fails without one."""
+    """Return CuPy, or the stand-in: a test that would fail on every GPU also fails on a machine without one."""
     return request.getfixturevalue("gpu" if request.param == "stand-in" else "real")

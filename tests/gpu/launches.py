@@ -1,4 +1,4 @@
-"""A few launches of each kernel for ncu, with ten million floats: of one parameter, of a table, and Chainer's."""
+"""A few launches for ncu, on ten million floats: the kernels of one parameter and of a table, and Chainer's."""
 
 import rmsprop_graves  # isort: split
 

@@ -1,19 +1,20 @@
 #!/bin/bash
-# tests/gpu/run.sh: tests, benchmark, sweep and profile of a machine with a GPU, in at most ten minutes.
+# tests/gpu/run.sh: runs the tests, benchmark, sweep and profile on a machine with a GPU, in at most ten minutes.
 #
 # Run it in the repository's root, with a Python that has Chainer, CuPy, pytest with xdist and timeout, Hypothesis and
 # PyTorch. If there is a folder .whl, Chainer is installed from its wheel. Results go to $OUT, logs to $LOGS.
-# `LIMIT=200 BENCH=--quick tests/gpu/run.sh` is a short run, which leaves out what does not fit. STEPS chooses steps.
+# `LIMIT=200 BENCH=--quick tests/gpu/run.sh` is a short run, which leaves out steps that do not fit. STEPS names the
+# steps to run.
 # On a machine without a GPU, `MARK="not gpu"` runs the tests with NumPy in CuPy's place.
 set -u
 START=$SECONDS LIMIT=${LIMIT:-560} OUT=${OUT:-/tmp/out} PY=${PY:-python3} MARK=${MARK:-gpu}
-# How many times as long as on a free machine a step may take, for a try on a busy one.
+# A factor on the time limit of each step, for a busy machine.
 SCALE=${SCALE:-1}
 STEPS=${STEPS:-smoke tests bench sweep ncu} LOGS=${LOGS:-/tmp/logs} SITE=${SITE:-/tmp/site}
 rm -rf $LOGS; mkdir -p "$OUT" $LOGS
 say() { echo "== $((SECONDS - START)) s: $*" | tee -a $LOGS/times.log; }
 has() { [[ " $STEPS " == *" $1 "* ]]; }
-# run NAME SECONDS COMMAND...: no longer than that, nor than what is left; its output goes to a log
+# run NAME SECONDS COMMAND...: stops the command after SECONDS or at LIMIT; its output goes to a log
 run() {
     local name=$1 left=$((LIMIT - (SECONDS - START))); local most=$((left < SCALE * $2 ? left : SCALE * $2)); shift 2
     if ((most < 5)); then say "$name: no time left"; return 1; fi
@@ -29,9 +30,9 @@ if [ -d .whl ]; then
     $PY -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$SITE" .whl/*.whl || exit 1
 fi
 export PYTHONPATH=$SITE:$PWD PYTHONUNBUFFERED=1 CHAINER_CUDNN=0
-# NumPy's kernel is what the tests compare with; Numba's would be compiled in every process.
+# The tests compare with the NumPy kernel. The Numba kernel would be compiled in every process.
 export RMSPROP_GRAVES_CPU_KERNEL=numpy OMP_NUM_THREADS=4
-# Plugins that the image has may warn, and warnings are errors in the tests.
+# Installed pytest plugins may warn, and warnings are errors in the tests.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 { nvidia-smi; nvidia-smi -q -d CLOCK,POWER | head -60; nvcc --version; $PY -V; g++ --version | head -1; nproc; free -g
   $PY -m pip list 2>/dev/null | grep -iE "^(cupy|numpy|numba|torch|triton|chainer|nvidia|cuda|pytest|hypothesis|scipy)"
@@ -41,17 +42,17 @@ TESTS="$PY -m pytest -p xdist -p pytest_timeout -p no:cacheprovider -q --tb=shor
 if has smoke && ! run smoke 90 $TESTS -m "$MARK" -x tests/gpu/test_kernel.py --timeout $((80 * SCALE)) \
     -k "hundred_steps and defaults or kernel_of_one_parameter"; then
     tail -40 $LOGS/smoke.log
-    echo "The kernels fail: numbers would mean nothing. Mend that first."
+    echo "The kernels fail, so times would mean nothing. Mend the kernels first."
     exit 1
 fi
 if has tests; then
-    # What need not be timed, side by side: most tests by 8 processes, and the slow ones beside them.
+    # These tests are not timed, so they run in parallel: most of them in 8 processes, the slow ones in others.
     ALONE="beyond_two or runs_asynchronously"
     run tests 150 $TESTS -m "$MARK" tests/gpu -n "${JOBS:-8}" --timeout $((100 * SCALE)) \
         -k "not ($ALONE or sanitizer or example or network)" &
     run sanitizer 150 $TESTS -m "$MARK" tests/gpu -n 2 --timeout $((140 * SCALE)) -k sanitizer &
     run examples 150 $TESTS -m "$MARK" tests/gpu -n 2 --timeout $((140 * SCALE)) -k example &
-    # Chainer's functions call what CuPy 14 deprecates; the summary counts that.
+    # Chainer's functions use names that CuPy 14 deprecates. The summary counts the warnings.
     run networks 150 $TESTS -m "$MARK" tests/gpu/test_networks.py --timeout $((140 * SCALE)) -W default::DeprecationWarning &
     wait
     run alone 60 $TESTS -m "$MARK" tests/gpu --timeout $((50 * SCALE)) -k "$ALONE"

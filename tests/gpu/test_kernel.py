@@ -38,7 +38,7 @@ by_all_settings = pytest.mark.parametrize("name", [*SETTINGS, *EXTREME_SETTINGS]
 
 
 def assert_same_as_numpys(xp, step, arrays, grads, name):
-    """Assert that each step has the bits of the NumPy kernel; `name` is that of the hyperparameters."""
+    """Assert that each step is bit-identical to the NumPy kernel, with the hyperparameters of this name."""
     hyperparameters = {**SETTINGS, **EXTREME_SETTINGS}[name]
     ours, numpys = on_gpu(xp, arrays), arrays
     for grad in grads:
@@ -61,7 +61,7 @@ def test_a_hundred_steps_have_the_bits_of_the_numpy_kernel(xp, dtype, name, step
 @by_all_settings
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_special_values_crossed_with_each_other_have_the_bits_of_the_numpy_kernel(xp, dtype, name, step):
-    """These are zeros of both signs, subnormals, the largest numbers, NaN and infinities, in every array."""
+    """Every array has zeros of both signs, subnormals, the largest numbers, NaN and infinities."""
     arrays = crossed(dtype)
     grad = arrays.pop("grad")
     assert_same_as_numpys(xp, step, arrays, [grad] * 2, name)
@@ -86,7 +86,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_memory_layout_gives_the_bits_of_the_contiguous_one(xp, dtype, layout):
-    """All arrays are in the layout, or one alone; a view is written in place."""
+    """All arrays have the layout, or only one has it. A view is written in place."""
     rng = numpy.random.RandomState(0)
     arrays = {**start_at(rng.standard_normal((4, 5, 6)).astype(dtype)), "grad": numpy.ones((4, 5, 6), dtype)}
     contiguous = on_gpu(xp, arrays)
@@ -113,7 +113,7 @@ def test_tiny_shapes_are_stepped(xp, dtype, shape):
 
 
 def test_a_broadcast_gradient_is_only_read(xp):
-    """Chainer's backward of a sum returns one, all of whose strides are zero."""
+    """Chainer's backward of a sum returns such a gradient: all its strides are zero."""
     ours, full = (on_gpu(xp, start_at(numpy.ones((30, 50), "f4"))) for _ in range(2))
     two = xp.full((), 2, "f4")
     kernel.step(grad=xp.broadcast_to(two, (30, 50)), **ours, **DEFAULTS)
@@ -137,7 +137,7 @@ def test_a_gradient_that_is_not_finite_reaches_its_element_and_no_other(xp, dtyp
 @by_both_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_that_settle_never_give_nan(xp, dtype, step):
-    """n and g approach their limits from below or above, and rounding makes n smaller than g^2."""
+    """As n and g approach their limits, from below or above, rounding makes n smaller than g^2."""
     low = xp.asarray(numpy.random.RandomState(0).uniform(50, 100, 2000).astype(dtype))
     for first in (low, 2 * low):
         arrays = on_gpu(xp, start_at(numpy.zeros(2000, dtype)))
@@ -208,7 +208,7 @@ def test_a_table_has_the_bits_of_the_kernel_of_one_parameter(xp, dtype, offset):
 
 @on_a_gpu_only
 def test_elements_beyond_two_to_the_32nd_are_stepped(xp):
-    """Both kernels step such a float16 array."""
+    """Both kernels step a float16 array of that size."""
     size = 2**32 + 12_345
     free, _ = xp.cuda.runtime.memGetInfo()
     if free < 5 * 2 * size * 1.1:

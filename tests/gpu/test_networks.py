@@ -78,7 +78,7 @@ def transformed(net, x):
     )
 
 
-# By their parts: the shape of the input, the loss and the links.
+# Under the names of their parts: the shape of the input, the loss and the links.
 NETWORKS = {
     "Linear, softmax_cross_entropy": ((6, 8), classified, lambda: {"a": L.Linear(8, 4)}),
     "Convolution2D, BatchNormalization, pooling": (
@@ -114,7 +114,7 @@ NETWORKS = {
 
 
 def losses_on(device, model, x):
-    """Return the losses of five updates on a device, and assert that the parameters and states are there."""
+    """Return the losses of five updates on a device, and assert that the parameters and states are on it."""
     device = chainer.get_device(device)
     device.use()
     model.to_device(device)

@@ -48,7 +48,7 @@ def test_a_model_on_the_gpu_is_trained_there(dtype):
 
 @pytest.mark.parametrize(("first", "second"), [(GPU, "@numpy"), ("@numpy", GPU)], ids=["gpu to cpu", "cpu to gpu"])
 def test_a_checkpoint_resumes_on_the_other_device(tmp_path, first, second):
-    """Optimizers load it before their first update or after two; the result is bit-identical to the CPU's."""
+    """An optimizer loads it before its first update or after two; training is bit-identical to the CPU's."""
     model, steps = model_and_gradients()
     expected = train(RMSpropGraves(lr=1e-2).setup(model.copy("copy")), steps)
     model.to_device(first)
