@@ -63,7 +63,7 @@ def _advice_for(name: str) -> str | None:
 
 
 class RMSpropGraves(GradientMethod):
-    r"""Alex Graves's RMSprop: scaled by the gradient's running deviation, with momentum.
+    r"""Alex Graves's RMSprop: divides the gradient by its running standard deviation, with momentum.
 
     Every element :math:`w` of a parameter, with gradient :math:`x`, follows
 
@@ -75,17 +75,17 @@ class RMSpropGraves(GradientMethod):
         w &\leftarrow w + \Delta
 
     from :math:`n = g = \Delta = 0`. On a CPU, float32 and float64 results are bit-identical to Chainer's own class,
-    except where rounding makes :math:`n - g^2` negative: there Chainer's class gives NaN or far too large steps.
+    except where rounding makes :math:`n - g^2` negative: there the steps of Chainer's class are too large or NaN.
     float16 is computed in float32.
 
     Args:
-        lr: Step size, already inside the momentum term; any finite number, a negative one ascends (default: 1e-4).
-        alpha: Decay rate of the running means :math:`g` and :math:`n` of the gradient and its square; >= 0, and
-            below 1 for a mean (default: 0.95).
-        momentum: Decay rate :math:`\mu` of the step :math:`\Delta`; >= 0, and below 1 for a step that decays
-            (default: 0.9).
-        eps: Added inside the root, so in units of squared gradient; >= 0 (default: 1e-4). With 0, an element whose
-            gradient has not varied yet divides by zero.
+        lr: Step size; any finite number, and a negative one maximizes the loss (default: 1e-4). A new value does not
+            rescale the earlier steps in :math:`\Delta`.
+        alpha: Decay rate of the running means :math:`g` and :math:`n` of the gradient and its square; >= 0, normally
+            below 1 (default: 0.95).
+        momentum: Decay rate :math:`\mu` of the step :math:`\Delta`; >= 0, normally below 1 (default: 0.9).
+        eps: Added inside the root, so in units of squared gradient; >= 0 (default: 1e-4). With 0, an element divides
+            by zero if its gradient has always been 0, and may if it stays constant for long.
 
     Raises:
         TypeError: A value is not one real number.
@@ -120,7 +120,7 @@ class RMSpropGraves(GradientMethod):
 
     # The first update of a model makes the plan. A class attribute, because a subclass may not call __init__.
     _plan: Any = None
-    # `update` finds this faster than it would go through `__getattr__`.
+    # Chainer sets this only in `use_cleargrads`. Without a default, every `update` would go through `__getattr__`.
     _use_cleargrads = True
 
     lr: float = HyperparameterProxy("lr")
@@ -132,16 +132,16 @@ class RMSpropGraves(GradientMethod):
     if not TYPE_CHECKING:
 
         def __setattr__(self, name, value):
-            """Sets an attribute. Warns if its name is a misspelling of a hyperparameter, or another library's."""
+            """Sets an attribute. Warns if it has a misspelled or another library's name of a hyperparameter."""
             # A subclass may use any name.
             if type(self) is RMSpropGraves:
                 warn_if_misnamed(name)
             super().__setattr__(name, value)
 
         def __getattr__(self, name):
-            """Raises the error of an attribute that does not exist, with advice if its name is well known."""
+            """Raises AttributeError. If another library or Chainer 1 has this name, the message says what to write."""
             if name in NAMES:
-                return getattr(self.hyperparam, name)  # raises the error that hides behind this one
+                return getattr(self.hyperparam, name)  # raises the property's own error
             advice = _advice_for(name)
             error = AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}{f': {advice}' if advice else ''}"
@@ -192,7 +192,7 @@ class RMSpropGraves(GradientMethod):
             TypeError: ``lossfun`` is not callable or does not return a Variable; no gradient has been cleared. Or a
                 gradient is not an array of real numbers, a parameter does not hold real floating-point numbers, or a
                 state has another dtype than its parameter; no parameter has been stepped.
-            ValueError: The loss has more than one element, or none, and no gradient of its own; no gradient has been
+            ValueError: The loss does not have exactly one element, and its ``grad`` is not set; no gradient has been
                 cleared. Or a gradient or a state has another shape than its parameter, a state is missing, or a
                 parameter or state is read-only or has elements that share memory; no parameter has been stepped.
 
@@ -251,17 +251,17 @@ class RMSpropGraves(GradientMethod):
         """Adds a hook, a function that the update calls before or after the steps.
 
         Args:
-            hook: Called with the optimizer; or with the update rule and the parameter, for each parameter, if it has a
-                true attribute ``call_for_each_param``.
-            name: Name by which ``remove_hook`` finds it (default: the hook's attribute ``name`` or ``__name__``).
+            hook: Called with the optimizer. If its attribute ``call_for_each_param`` is true, it is called for each
+                parameter instead, with the update rule and the parameter.
+            name: Name for ``remove_hook`` (default: the hook's attribute ``name``, or else ``__name__``).
             timing: ``'pre'`` or ``'post'``, before or after the steps; ``'auto'`` for the hook's attribute ``timing``,
                 or ``'pre'`` if it has none (default: ``'auto'``).
 
         Raises:
             RuntimeError: The optimizer is not set up.
-            TypeError: ``hook`` is not callable, or is a class of Chainer's hooks.
+            TypeError: ``hook`` is not callable, or is one of Chainer's hook classes instead of an instance.
             ValueError: ``timing`` is another string, or ``hook`` has no name.
-            KeyError: There is a hook of this name.
+            KeyError: A hook with this name already exists.
 
         Warns:
             UserWarning: ``name`` is ``'post'`` and no ``timing`` is given.
@@ -309,7 +309,7 @@ class RMSpropGraves(GradientMethod):
             super().reallocate_cleared_grads()
 
     def _reallocate_cleared_grads_of(self, params: list[Any]) -> None:
-        # Checking the list saves a walk over the model, unless a subclass redefines the method.
+        # Checking the list is faster than a walk over the model, but a subclass may redefine the method.
         if not self._inherits("reallocate_cleared_grads") or _lacks_grad(params):
             self.reallocate_cleared_grads()
 
@@ -376,7 +376,7 @@ def _is_of_a_model(value: Any) -> bool:
     """Whether a value is a model, a model's class, or parameters in a form that other libraries accept."""
     one = value
     while isinstance(one, (dict, list, tuple)) and one:
-        # The last of a name and a parameter is the parameter.
+        # In a pair of a name and a parameter, the parameter is the last.
         one = [*(one.values() if isinstance(one, dict) else one)][-1]
     is_class = isinstance(one, type) and issubclass(one, Link)
     return is_class or isinstance(one, (Link, GeneratorType, Parameter if one is value else Variable))
