@@ -26,7 +26,7 @@ class Advice(NamedTuple):
     since: str  # the first version that raises the exception; "" if every version does
     instead: str  # the instruction to the user, in Markdown
     error: _Errors  # the type of the exception
-    message: str  # a regular expression, matched from the start of the message; the cause's message is its second line
+    message: str  # a regular expression, matched from the start of the message; the cause's message is the second line
     by: str = ""  # the package whose code raises the exception
     code: str = ""  # a regular expression to be found in the failing line of the program
     of: str = ""  # the package that defines the called function, or the class that lacks the attribute
@@ -360,7 +360,7 @@ ADVICE: tuple[Advice, ...] = (
     *_removed(
         "inspect",
         "Python 3.11",
-        {"getargspec": "`inspect.getfullargspec`, which has a `varkw` in place of `keywords`"},
+        {"getargspec": "`inspect.getfullargspec`, whose result has `varkw` in place of `keywords`"},
     ),
     *_removed("asyncio", "Python 3.11", {"coroutine": "`async def`"}),
     *_removed(
@@ -470,7 +470,7 @@ ADVICE: tuple[Advice, ...] = (
     # Other libraries.
     *_removed(
         "scipy.misc",
-        "SciPy 1.2",
+        "SciPy 1.3",
         {
             "imread": "`numpy.asarray(PIL.Image.open(file))`",
             "imsave": "`PIL.Image.fromarray(array).save(file)`",
@@ -564,7 +564,7 @@ ADVICE: tuple[Advice, ...] = (
         ImportError,
         r"cannot import name 'fetch_mldata' from 'sklearn\.datasets'",
     ),
-    *_missing("", {"gym": "install a Gym of ChainerRL's time: `pip install --no-deps gym==0.17.3 cloudpickle`"}),
+    *_missing("", {"gym": "for ChainerRL, install an old Gym with `pip install --no-deps gym==0.17.3 cloudpickle`"}),
 )
 
 
@@ -615,7 +615,11 @@ def _line(advice: Advice, error: BaseException) -> str | None:
         return line
     if not advice.name:
         return None
-    change = f"set {advice.name} = {advice.alias} before you import it" if advice.alias else "look for a newer version"
+    change = (
+        f"set {advice.name} = {advice.alias} before you import {package}"
+        if advice.alias
+        else "look for a newer version"
+    )
     return f"{problem}, and {package} uses it: {change}"
 
 

@@ -709,7 +709,7 @@ REPAIRS = (
         "chainerrl.replay_buffers.prioritized",
         "prioritized replay in ChainerRL 0.8",
         "NumPy 2.0",
-        "priorities summed in float32: different samples, later even of removed entries",
+        "priorities summed in float32: different samples, some of them already removed from the buffer",
         {"_clip_error(d) + self.eps": "_numpy1.number(_clip_error(d)) + self.eps"},
     ),
     Repair(

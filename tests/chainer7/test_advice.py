@@ -238,16 +238,16 @@ def in_library(code, folder, monkeypatch):
         (
             "import time\ntime.clock()",
             "time.clock stopped working with Python 3.8, and library uses it: "
-            "set time.clock = time.perf_counter before you import it",
+            "set time.clock = time.perf_counter before you import library",
         ),
         (
             "import itertools\nitertools.izip",
             "itertools.izip stopped working with Python 3.0, and library uses it: "
-            "set itertools.izip = zip before you import it",
+            "set itertools.izip = zip before you import library",
         ),
         (
             "from scipy.misc import imread",
-            "scipy.misc.imread stopped working with SciPy 1.2, and library uses it: look for a newer version",
+            "scipy.misc.imread stopped working with SciPy 1.3, and library uses it: look for a newer version",
         ),
         ("iter([1]).next()", None),
     ],
