@@ -20,7 +20,8 @@ _USAGE = """\
        %(prog)s - [ARGS ...] < SCRIPT
        %(prog)s --info"""
 _DESCRIPTION = """\
-Run an unmodified Chainer program as python would. Chainer works on today's Python and NumPy, and
+Run an unmodified Chainer program as python would, with two differences:
+Chainer works on today's Python and NumPy, and
 chainer.optimizers.RMSpropGraves is this package's optimizer."""
 
 
@@ -128,7 +129,7 @@ def _supported_pythons() -> str:
     except metadata.PackageNotFoundError:
         return ""
     versions = [classifier.rpartition(" ")[2] for classifier in classifiers if " :: 3." in classifier]
-    return f"; supported are {versions[0]} to {versions[-1]}" if versions else ""
+    return f"; supported: {versions[0]} to {versions[-1]}" if versions else ""
 
 
 def _on_cpu() -> str:
