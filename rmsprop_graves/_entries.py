@@ -21,7 +21,7 @@ _ERRNOS_OF_DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG}
 
 
 class Entries(Deserializer):
-    """A deserializer that checks an entry before it reads it, and can read one without changing the object.
+    """A deserializer that checks an entry before it reads it, and can read one without writing it into an object.
 
     Args:
         source: Chainer's deserializer.
@@ -168,7 +168,7 @@ class Entries(Deserializer):
 
     def _refuse_misfit(self, key: str, found: Any, like: Any, is_floating: bool) -> None:
         if is_floating and found.dtype.kind != "f":
-            raise ValueError(f"{self.prefix}{key}: found {described(found)}, expected real floating numbers")
+            raise ValueError(f"{self.prefix}{key}: found {described(found)}, expected real floating-point numbers")
         if like is not None and found.shape != like.shape:
             raise ValueError(f"{self.prefix}{key}: found shape {found.shape}, expected {like.shape}")
 
@@ -180,7 +180,7 @@ class Entries(Deserializer):
             raise ValueError(f"{self.prefix[:-1]}: found {words}, expected one shape")
 
     def refuse_unsound(self, key: str, array: numpy.ndarray, dtype: Any) -> None:
-        """Refuses NaNs, infinities except in n, and numbers too large for the dtype except in a float16 n."""
+        """Refuses NaN; infinity, except in n; and numbers too large for the dtype, except in n of float16."""
         # Two scalars need less memory than an array of bools.
         for extreme in (array.min(), array.max()) if array.size else ():
             expected = None
@@ -215,7 +215,7 @@ def not_there(path: str) -> KeyError:
 
 
 def load(obj: Any, entries: Entries, file: str, names: list[str], path: str) -> None:
-    """Loads an object. If shapes of a link differ, raises an error before it writes any of the link.
+    """Loads an object. If an entry has another shape than a link's array, writes nothing and raises an error.
 
     Args:
         obj: The object.
@@ -252,7 +252,7 @@ class _Rehearsal(Deserializer):
 
 
 def _loads_like_chainer(link: Any) -> bool:
-    """Whether Chainer's own code loads a link, which does nothing but assign what the deserializer returns."""
+    """Whether Chainer's own code loads a link. That code only assigns the values that the deserializer returns."""
     return type(link).serialize in (chainer.Link.serialize, chainer.Chain.serialize, chainer.ChainList.serialize)
 
 

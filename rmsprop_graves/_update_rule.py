@@ -23,15 +23,15 @@ for _name, _value in DEFAULTS.items():
 class RMSpropGravesRule(UpdateRule):
     """Update rule of one parameter; see :class:`RMSpropGraves` for the formula.
 
-    The state holds ``n``, ``g`` and ``delta``: arrays of the parameter's shape and dtype, which start at zero and are
-    updated in place.
+    The state holds ``n``, ``g`` and ``delta``: arrays of the parameter's shape and dtype (float32 with
+    ``use_fp32_update``). They start at zero and are updated in place.
 
     Args:
         parent_hyperparam: The hyperparameters to inherit from, such as an optimizer's ``hyperparam`` (default: the
             defaults of :class:`RMSpropGraves`).
-        lr: Step size of this parameter; any finite number (default: inherited, as for all four).
-        alpha: Decay rate of ``n`` and ``g``; >= 0, and below 1 for a running mean.
-        momentum: Decay rate of ``delta``; >= 0, and below 1 for a step that decays.
+        lr: Step size of this parameter; any finite number (default for all four: inherited).
+        alpha: Decay rate of ``n`` and ``g``; >= 0, normally below 1.
+        momentum: Decay rate of ``delta``; >= 0, normally below 1.
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
@@ -56,7 +56,7 @@ class RMSpropGravesRule(UpdateRule):
         if isinstance(parent_hyperparam, numbers.Real):
             raise TypeError(
                 f"parent_hyperparam must be a Hyperparameter, got {parent_hyperparam!r}: "
-                f"write {type(self).__name__}(lr={parent_hyperparam!r}) for its own lr"
+                f"write {type(self).__name__}(lr={parent_hyperparam!r}) to set lr"
             )
         super().__init__()
         self.hyperparam = Hyperparameter(parent_hyperparam or _default_hyperparam)
@@ -73,7 +73,7 @@ class RMSpropGravesRule(UpdateRule):
     _unsettled = False
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        """Restores a pickle or a copy. A pickle of 1.0.0 has other attributes between loading and the next update."""
+        """Restores a pickle or a copy. Release 1.0.0 pickled other attributes if no update had followed a loading."""
         self.__dict__.update(attributes)
         is_loaded = self.__dict__.pop("_is_loaded", False)
         master = self.__dict__.pop("_master", None)
@@ -132,8 +132,9 @@ class RMSpropGravesRule(UpdateRule):
         """Steps a parameter on a CPU. Does nothing if it has no gradient.
 
         Raises:
-            TypeError: An array is not a ``numpy.ndarray`` but, for example, iDeep's; the gradient's dtype is not
-                real; the parameter's is not real floating; or a state has another dtype than the parameter.
+            TypeError: An array is not a ``numpy.ndarray``, for example an array of iDeep; the gradient's dtype is not
+                real; the parameter's dtype is not real floating-point; or a state has another dtype than the
+                parameter.
             ValueError: The gradient or a state has another shape than the parameter, a state is missing, or the
                 parameter or a state is read-only or has elements that share memory.
         """
@@ -152,7 +153,7 @@ class RMSpropGravesRule(UpdateRule):
         """Steps a parameter on a GPU. Does nothing if it has no gradient.
 
         Raises:
-            TypeError: The parameter's dtype is not real floating, or the gradient or a state has another dtype.
+            TypeError: The parameter's dtype is not real floating-point, or the gradient or a state has another dtype.
             ValueError: The gradient or a state has another shape than the parameter, a state is missing, or the
                 parameter or a state has elements that share memory.
         """
@@ -302,10 +303,10 @@ def refuse_misfits(
     Raises:
         ValueError: An array has another shape, even one that could be broadcast; a parameter or state is read-only or
             has elements that share memory; or a state is missing.
-        TypeError: The gradient is not an array of real numbers, or the parameter or a state not an array of
+        TypeError: The gradient is not an array of real numbers, the parameter or a state is not an array of real
             floating-point numbers, or a state has another dtype than the parameter.
     """
-    floating = "real floating numbers"
+    floating = "real floating-point numbers"
     _refuse_misfit(name, "an array", param, param, "f", floating)
     _refuse_misfit(name, "a gradient", grad, param, "fiub", "real numbers")
     is_on_gpu = isinstance(param, cuda.ndarray)

@@ -46,14 +46,14 @@ def refuse_unfit(param: Any, grad: Any, **states: Any) -> None:
         **states: The states, by name.
 
     Raises:
-        TypeError: A dtype is not a real floating dtype.
-        ValueError: An array is read-only, or overlaps itself, or an array has another shape than the parameter.
+        TypeError: The dtype of the parameter or a state is not a real floating-point dtype.
+        ValueError: The parameter or a state is read-only or overlaps itself, or an array has another shape.
     """
     if grad.shape != param.shape:
         raise ValueError(f"grad must be of shape {param.shape}, got {grad.shape}")
     for name, array in {"param": param, **states}.items():
         if array.dtype.kind != "f":
-            raise TypeError(f"{name} must be of a real floating dtype, got {array.dtype}")
+            raise TypeError(f"{name} must be of a real floating-point dtype, got {array.dtype}")
         if array.shape != param.shape:
             raise ValueError(f"{name} must be of shape {param.shape}, got {array.shape}")
         fault = fault_of(array)

@@ -41,8 +41,10 @@ def step(
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: ``param`` has another dtype, or a state is not of a real floating dtype.
-        ValueError: ``param`` or a state has elements that share memory, or an array has another shape.
+        TypeError: ``param`` has another dtype than these three, or another array has another dtype than ``param``;
+            nothing is written.
+        ValueError: ``param`` or a state has elements that share memory, or an array has another shape; nothing is
+            written.
         ImportError: CuPy is missing or too old.
     """
     types = cuda.TYPES.get(param.dtype.char)

@@ -39,11 +39,11 @@ def step(
     """Steps one parameter in place: writes param, n, g and delta, bit-identical to the NumPy kernel.
 
     Contiguous float32 and float64 arrays in native byte order are stepped in one compiled pass, which does not warn
-    of overflow. The NumPy kernel steps all others, also float16, which Numba cannot compile for a CPU. Importing this
-    module compiles the loop for both dtypes, or loads it from Numba's cache on disk.
+    of overflow. The NumPy kernel steps all others, including float16, which Numba cannot compile for a CPU. When this
+    module is imported, it compiles the loop for both dtypes, or loads it from Numba's cache on disk.
 
     Args:
-        param: The parameter, of any shape and a real floating dtype.
+        param: The parameter, of any shape and a real floating-point dtype.
         grad: Its gradient, of the same shape and a real dtype.
         n: Running mean of the squared gradient, of the shape and dtype of ``param``.
         g: Running mean of the gradient, of the shape and dtype of ``param``.
@@ -54,9 +54,9 @@ def step(
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` or a state is not a real floating dtype; nothing is written.
-        ValueError: ``param`` or a state is read-only, has elements that share memory, or an array has another shape;
-            nothing is written.
+        TypeError: The dtype of ``param`` or a state is not a real floating-point dtype; nothing is written.
+        ValueError: ``param`` or a state is read-only or has elements that share memory, or an array has another
+            shape; nothing is written.
     """
     arrays = (param, grad, n, g, delta)
     # The NumPy kernel copies a gradient that shares memory with a written array, if necessary.

@@ -43,7 +43,7 @@ def step(
     Every other dtype is computed in that dtype, with the operations and roundings of Chainer's own class.
 
     Args:
-        param: The parameter, of any shape and a real floating dtype.
+        param: The parameter, of any shape and a real floating-point dtype.
         grad: Its gradient, of the same shape and a real dtype.
         n: Running mean of the squared gradient, of the shape and dtype of ``param``.
         g: Running mean of the gradient, of the shape and dtype of ``param``.
@@ -54,9 +54,9 @@ def step(
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` or a state is not a real floating dtype; nothing is written.
-        ValueError: ``param`` or a state is read-only, has elements that share memory, or an array has another shape;
-            nothing is written.
+        TypeError: The dtype of ``param`` or a state is not a real floating-point dtype; nothing is written.
+        ValueError: ``param`` or a state is read-only or has elements that share memory, or an array has another
+            shape; nothing is written.
     """
     # A subclass may redefine operators: `*` of numpy.matrix is the matrix product.
     param, grad, n, g, delta = map(numpy.asarray, (param, grad, n, g, delta))
@@ -104,8 +104,8 @@ def _rates(hyperparameters: bytes, dtype: numpy.dtype) -> Any:
     lr, *others = _FIVE_DOUBLES.unpack(hyperparameters)
     arrays = [numpy.array(value, dtype) for value in (-lr, *others)]
     neg_lr, alpha, one_minus_alpha, momentum, eps = map(float, arrays)
-    # If so, |lr grad / sqrt(v + eps)| is at most about |grad| / 2 for a finite gradient. For an infinite one, n and v
-    # are infinite too and the step is NaN.
+    # Then |lr grad / sqrt(v + eps)| is at most about |grad| / 2 for a finite gradient. For an infinite gradient, n and
+    # v are infinite too and the step is NaN.
     is_step_bounded = one_minus_alpha > 0 and 2 * abs(neg_lr) <= math.sqrt(eps)
     return (*arrays, alpha == 0, momentum == 0, is_step_bounded)
 

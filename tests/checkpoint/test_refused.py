@@ -84,7 +84,7 @@ DAMAGES = {
     "integers as n": (
         replaced("p1/n", numpy.ones(4, "i8")),
         ValueError,
-        r"/p1/n: found an array of shape \(4,\) and dtype int64, expected real floating numbers",
+        r"/p1/n: found an array of shape \(4,\) and dtype int64, expected real floating-point numbers",
     ),
     "booleans as n": (replaced("p1/n", numpy.ones(4, "?")), ValueError, "and dtype bool, expected real floating"),
     "complex g": (replaced("p1/g", numpy.ones(4, "c8")), ValueError, "and dtype complex64, expected real floating"),
@@ -141,7 +141,7 @@ def test_states_of_a_rule_that_was_never_updated_are_all_there_or_all_missing(lo
     ("damage", "message"),
     [
         (replaced("p0/fp32_param", numpy.ones(2, "f4")), r"/p0/fp32_param: found shape \(2,\), expected \(2, 3\)"),
-        (replaced("p1/fp32_param", numpy.ones(4, "i4")), r"/p1/fp32_param: .* int32, expected real floating numbers"),
+        (replaced("p1/fp32_param", numpy.ones(4, "i4")), r"/p1/fp32_param: .* int32, expected real floating-point"),
     ],
     ids=["shape", "dtype"],
 )

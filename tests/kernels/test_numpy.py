@@ -174,7 +174,7 @@ def test_a_gradient_that_is_a_view_of_the_parameter_is_read_first(size):
 def test_a_parameter_that_is_not_real_and_floating_is_refused(dtype):
     """Nothing is written: complex variances cannot be compared, and integers would be truncated."""
     arrays = {name: numpy.ones(3, dtype) for name in NAMES}
-    with pytest.raises(TypeError, match=f"param must be of a real floating dtype, got {numpy.dtype(dtype)}"):
+    with pytest.raises(TypeError, match=f"param must be of a real floating-point dtype, got {numpy.dtype(dtype)}"):
         kernel.step(**arrays, **HYPERPARAMETERS)
     for array in arrays.values():
         numpy.testing.assert_array_equal(array, numpy.ones(3, dtype))

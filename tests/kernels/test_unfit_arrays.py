@@ -25,8 +25,8 @@ def overlapping(array):
 FAULTS = {
     "read-only": (read_only, ValueError, "must be writable, but it is read-only"),
     "broadcast": (overlapping, ValueError, "must be writable, but it has elements that share memory"),
-    "integers": (lambda array: array.astype("i4"), TypeError, "must be of a real floating dtype, got int32"),
-    "complex": (lambda array: array.astype("c8"), TypeError, "must be of a real floating dtype, got complex64"),
+    "integers": (lambda array: array.astype("i4"), TypeError, "must be of a real floating-point dtype, got int32"),
+    "complex": (lambda array: array.astype("c8"), TypeError, "must be of a real floating-point dtype, got complex64"),
     "another shape": (lambda array: array[:1], ValueError, "must be of shape "),
 }
 

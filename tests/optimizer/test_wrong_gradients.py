@@ -82,13 +82,13 @@ def test_a_state_of_another_shape_is_refused_before_any_parameter_has_moved(name
     ("state", "message"),
     [
         (None, "found a state g of type NoneType, expected an array"),
-        (numpy.ones((2, 3), "i4"), "found a state g of dtype int32, expected real floating numbers"),
-        (numpy.ones((2, 3), "c8"), "found a state g of dtype complex64, expected real floating numbers"),
+        (numpy.ones((2, 3), "i4"), "found a state g of dtype int32, expected real floating-point numbers"),
+        (numpy.ones((2, 3), "c8"), "found a state g of dtype complex64, expected real floating-point numbers"),
     ],
     ids=["none", "integers", "complex"],
 )
 def test_a_state_of_another_dtype_is_refused_before_any_parameter_has_moved(state, message, specials):
-    """A state is an array of real floating numbers."""
+    """A state is an array of real floating-point numbers."""
     optimizer = set_up(specials)
     optimizer.target.p4.update_rule.state["g"] = state
     give(optimizer, 2)
