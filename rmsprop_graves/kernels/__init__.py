@@ -1,14 +1,14 @@
-"""The four lines of the rule as kernels: one in NumPy, one compiled by Numba, one in CUDA through CuPy.
+"""The update rule in three kernels: in NumPy, compiled by Numba, and in CUDA through CuPy.
 
-Every kernel has the function ``step(param, grad, n, g, delta, *, lr, alpha, momentum, eps)``, which takes arrays and
-does not depend on Chainer.
+Each kernel is a module with the function ``step(param, grad, n, g, delta, *, lr, alpha, momentum, eps)``, which takes
+arrays and does not depend on Chainer.
 
 All kernels are bit-identical, on a CPU and on a GPU. On a CPU the kernel compiled by Numba is used if Numba is
 installed, otherwise the NumPy kernel. :func:`on_cpu` returns the kernel in use. To choose one, set the environment
 variable ``RMSPROP_GRAVES_CPU_KERNEL`` or call :func:`use_on_cpu`.
 
 With Numba, large parameters and models are divided among threads: one for each core that the process may use, or
-``OMP_NUM_THREADS`` if that is fewer. :func:`get_num_threads` returns the number and :func:`set_num_threads` sets it.
+``OMP_NUM_THREADS`` if that is smaller. :func:`get_num_threads` returns the number and :func:`set_num_threads` sets it.
 The results are bit-identical for any number.
 """
 
@@ -37,6 +37,9 @@ def on_cpu() -> ModuleType:
     Raises:
         ValueError: ``RMSPROP_GRAVES_CPU_KERNEL`` is not the name of a kernel.
         ImportError: ``RMSPROP_GRAVES_CPU_KERNEL`` is ``numba``, and Numba cannot be imported.
+
+    Warns:
+        RuntimeWarning: Numba is installed but does not work, so NumPy is used.
     """
     if _on_cpu is None:
         use_on_cpu(os.environ.get(_VARIABLE) or "auto")
@@ -54,6 +57,9 @@ def use_on_cpu(name: str) -> None:
         ValueError: There is no such kernel.
         ImportError: ``name`` is ``'numba'``, and Numba cannot be imported. If Numba cannot compile, its own error is
             raised.
+
+    Warns:
+        RuntimeWarning: ``name`` is ``'auto'``, and Numba is installed but does not work.
     """
     global _on_cpu
     if name not in _NAMES:

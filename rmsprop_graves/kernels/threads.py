@@ -28,6 +28,9 @@ def get_num_threads() -> int:
     """Returns the number of threads that step a large parameter or model; at least 1.
 
     The default is the number of cores that this process may use, or ``OMP_NUM_THREADS`` if that is smaller.
+
+    Warns:
+        RuntimeWarning: ``OMP_NUM_THREADS`` is not a positive integer, so it is ignored.
     """
     global _num_threads
     if _num_threads is None:
