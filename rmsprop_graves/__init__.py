@@ -1,7 +1,7 @@
 """Alex Graves's RMSprop for Chainer.
 
-Importing this package makes Chainer 7 importable on newer versions of Python and NumPy than it
-supports. Chainer itself is imported only when a name that needs it is first used.
+After this package is imported, Chainer 7 can be imported on newer versions of Python and NumPy than Chainer supports.
+The package imports Chainer only when a name that needs it is first used.
 """
 
 from __future__ import annotations

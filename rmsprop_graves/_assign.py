@@ -18,7 +18,7 @@ class Changes:
 
     The call runs no bytecode, so neither a signal handler, such as the one of Ctrl-C, nor a trace function runs
     between two assignments. It allocates no memory, except for arrays that are not contiguous and for `restore_dict`.
-    Another call has the same result.
+    Calling it again has the same result.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Changes:
             owner[name] = content
 
     def restore_dict(self, owner: dict[str, Any], content: dict[str, Any] | None = None) -> None:
-        """Adds a restoration of a dict to its present content, or to another one."""
+        """Adds a restoration of a dict to its present content, or to the given content."""
         self._cleared.append(owner)
         self._refilled.append((owner, dict(owner) if content is None else content))
 

@@ -226,7 +226,7 @@ def _read_state(rule: Any, entries: Entries, name: str) -> Any:
     with numpy.errstate(over="ignore", under="ignore"):
         if is_ours:
             entries.refuse_unsound(name, entry, dtype)
-            # A float16 parameter may get a master after loading, so its state stays wide until the next update.
+            # A float16 parameter may get a master after loading, so its state stays float32 until the next update.
             if dtype == numpy.float16 and (rule._use_fp32_update or entry.dtype.itemsize > 2):
                 dtype = numpy.float32
         array = numpy.asarray(entry, dtype, order="C")
@@ -304,7 +304,7 @@ def _serialize_or_restore(rules: list[tuple[Any, Any]], changes: Changes) -> Non
 
 
 def describe_other_file(source: Any, model: Any) -> str:
-    """Returns what the source looks like instead of a checkpoint of this model's optimizer, or an empty string."""
+    """Says what the source is if it is no checkpoint of this model's optimizer; returns an empty string if unknown."""
     keys = keys_of(source)
     if not keys:
         return "" if keys is None else "the file has no entries here"

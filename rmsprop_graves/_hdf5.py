@@ -14,7 +14,7 @@ _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: 
 
 
 def load_hdf5(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
-    """Loads an object from a file like ``chainer.serializers.load_hdf5``, but reads nothing outside of the file.
+    """Loads an object from a file like ``chainer.serializers.load_hdf5``, but reads nothing outside the file.
 
     Chainer's function follows external links, external storage and virtual datasets, which can name any file on the
     machine, and lets hdf5 load plugins for filters that it does not know. The whole file is searched for these before
@@ -91,7 +91,7 @@ _TRUSTED = "chainer.serializers.load_hdf5 loads it from a source that you trust"
 
 
 def _fault_of(dataset: Any) -> str:
-    """Returns why a dataset is refused: it needs another file or a plugin, or holds references. Else empty."""
+    """Returns why a dataset is refused, or an empty string: it needs another file or a plugin, or holds references."""
     from h5py import h5d, h5t
 
     settings = dataset.get_create_plist()

@@ -31,8 +31,8 @@ class WaitingHooks:
     and if no parameter is on a GPU, has a loss scale or is of a subclass. Chainer's code applies any other hook at
     once, after the waiting ones. So the hooks keep their order, and a user's hook sees the gradients as in Chainer.
 
-    A kernel applies the waiting hooks, except to odd parameters: zero-dimensional or not contiguous ones, and those
-    whose dtype is not the one of most elements. Chainer's code changes these.
+    A kernel applies the waiting hooks, except to odd parameters. A parameter is odd if it is zero-dimensional, not
+    contiguous, or of another dtype than most elements of the model. Chainer's code changes odd parameters.
 
     Args:
         target: The model.
@@ -142,7 +142,7 @@ class _Kind:
         self._is_for_each = is_for_each
 
     def is_untouched(self, hook: Any) -> bool:
-        """Whether the hook has the method of Chainer's class, and Chainer calls it as for that class."""
+        """Whether neither the method of Chainer's class nor the way in which Chainer calls it has been changed."""
         is_for_each = getattr(hook, "call_for_each_param", False)
         # A program may have replaced the method before this module was imported.
         namespace = getattr(type(hook).__call__, "__globals__", None)

@@ -17,7 +17,7 @@ NAMES = tuple(DEFAULTS)
 
 # The effect of a rate of 1 or more.
 _AT_ONE = {
-    "alpha": "n and g are not running means, and the step is not scaled by the gradient's deviation",
+    "alpha": "n and g are not running means, and the step is not divided by the gradient's standard deviation",
     "momentum": "delta does not decay and may grow without limit",
 }
 _PACKAGES = ("rmsprop_graves", "chainer")
@@ -49,7 +49,7 @@ def meant_by(name: str) -> str | None:
 
 
 def warn_if_misnamed(name: str) -> None:
-    """Warns that an attribute that is set has no effect, if its name probably stands for a hyperparameter."""
+    """Warns that setting an attribute has no effect, if its name probably stands for a hyperparameter."""
     right = meant_by(name)
     if right:
         warnings.warn(
@@ -62,9 +62,8 @@ def warn_if_misnamed(name: str) -> None:
 class Hyperparameter(_ChainerHyperparameter):
     """Chainer's hyperparameter set, which checks lr, alpha, momentum and eps when they are assigned.
 
-    Each must be a finite real number; alpha, momentum and eps must be >= 0. A list, tuple or array with dimensions is
-    replaced by the number that it holds. Any other number is kept as the same object. A zero-dimensional array that is
-    changed in place later is checked again by the next update.
+    Each must be a finite real number; alpha, momentum and eps must be >= 0. A list, tuple or array of one element is
+    replaced by that number. Only a zero-dimensional array is kept, and every update checks its current value.
 
     Raises:
         TypeError: The value is not one real number.
@@ -94,7 +93,7 @@ def as_floats(hyperparam: _ChainerHyperparameter) -> dict[str, float]:
         TypeError: A value is not one real number.
         ValueError: An array has been changed in place to an invalid number.
     """
-    # Chainer takes ten times as long to find an inherited value as one set on the object.
+    # Chainer takes ten times as long to find an inherited value as a value set on the object.
     while type(hyperparam) is Hyperparameter and [*hyperparam.__dict__] == ["_parent"] and hyperparam._parent:
         hyperparam = hyperparam._parent
     values = {name: getattr(hyperparam, name) for name in NAMES}

@@ -19,8 +19,8 @@ def warn_of_mistakes(params: list[Any], *, made_here: bool) -> None:
 
     Args:
         params: All parameters of the model.
-        made_here: Whether a NaN gradient comes from the loss, because the update has cleared the old gradients, or
-            because dynamic loss scaling will skip it.
+        made_here: Whether NaN gradients are no such mistake: the update itself has cleared the gradients and computed
+            new ones, or dynamic loss scaling will skip the step.
     """
     message = _mistake(params, made_here)
     if message:
@@ -63,5 +63,5 @@ def _mistake(params: list[Any], made_here: bool) -> str:
 
 
 def _is_all_nan(grad: Any) -> bool:
-    # Not on a GPU, where the answer would have to be waited for.
+    # Not on a GPU, because the host would have to wait for the answer.
     return isinstance(grad, numpy.ndarray) and grad.dtype.kind == "f" and grad.size > 0 and bool((grad != grad).all())

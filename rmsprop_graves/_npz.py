@@ -16,8 +16,8 @@ from rmsprop_graves._headers import of_member, refuse_duplicates
 def load_npz(file: str | bytes | os.PathLike[str] | BinaryIO, obj: Any, path: str = "", strict: bool = True) -> None:
     """Loads an object from a file like ``chainer.serializers.load_npz``, but refuses pickled objects.
 
-    Chainer's function unpickles them, which can run any code. A checkpoint of an optimizer holds no pickled objects.
-    A model's holds one for every parameter that is not initialized.
+    Chainer's function unpickles them, which can run any code. An optimizer's file has no pickled objects. A model's
+    file has one for every parameter that was not initialized when the model was saved.
 
     An array whose shape differs from the object's is refused before it is read. All shapes of an optimizer or a link
     are checked before anything is written.

@@ -116,7 +116,7 @@ def make_importable() -> None:
 
 
 def when_imported(name: str, call: Callable[[], None]) -> None:
-    """Calls `call` at once if the module has been imported, and after every later import of it."""
+    """Calls `call` after every import of the module, and at once if the module has been imported."""
     _calls[name] = call
     if is_half_imported(sys.modules.get(name)):
         # Wait for the thread that imports it. If that fails, a later import makes the call.

@@ -36,7 +36,7 @@ _calls = ["pass"]
 # Each of these modules has a function get_preparation_data, and a child unpickles its result first.
 _STARTERS = ("multiprocessing.spawn", "joblib.externals.loky.backend.spawn", "loky.backend.spawn")
 
-# This environment variable identifies the interpreter of the launched program. Any other one is left as it is.
+# This environment variable identifies the interpreter of the launched program. Other interpreters are not launched.
 LAUNCHED_BY = "RMSPROP_GRAVES_LAUNCHED_BY"
 
 

@@ -95,7 +95,7 @@ def is_terminated(loop: Any) -> bool:
 
 
 def copied(target: Any) -> Any:
-    """Returns a copy of a serialized object, whose arrays are the model's own if they are on a CPU."""
+    """Returns a copy of a serialized object, because it refers to the model's own arrays if they are on a CPU."""
     # One call for the whole dictionary: an array under two names, such as tied weights, is copied once.
     return copy.deepcopy(target) if isinstance(target, dict) else target
 
@@ -103,7 +103,7 @@ def copied(target: Any) -> Any:
 def copied_for_worker(writer: Any, target: Any) -> Any:
     """Returns a copy for the worker of a StandardWriter; the object itself for the worker of a ProcessWriter.
 
-    A process has its own memory from the start: by fork, or pickled before `start` returns.
+    A process needs no copy: it has its own memory by fork, or its arrays are pickled before `start` returns.
     """
     process_writer: Any = sys.modules["chainer.training.extensions.snapshot_writers"].ProcessWriter
     return target if type(writer).create_worker is process_writer.create_worker else copied(target)
@@ -153,7 +153,7 @@ def finish(queue: Any, consumer: Any) -> None:
         RuntimeError: The thread or process that writes them has failed, and this was not reported yet.
     """
     if not _failure_of(consumer):
-        # After a failure this could hang at exit: the queue's own thread may have stopped with the lock of `put`.
+        # After a failure this could hang at exit: the queue's own thread may have stopped while it held `put`'s lock.
         queue.put(None)
     consumer.join()
     if not _failure_of(consumer):
@@ -180,7 +180,7 @@ def _is_reported(worker: Any) -> bool:
 
 def _failure_of(worker: Any) -> str:
     """Returns why a thread or process has failed, or an empty string."""
-    # The worker of a subclass may be of another kind, and not tell whether it has failed.
+    # The worker of a subclass may be of another kind, which does not tell whether it has failed.
     if isinstance(worker, Thread) and worker.error:
         return f"{type(worker.error).__name__}: {worker.error}"
     if isinstance(worker, multiprocessing.process.BaseProcess) and worker.exitcode:
