@@ -197,8 +197,9 @@ class RMSpropGraves(GradientMethod):
                 parameter or state is read-only or has elements that share memory; no parameter has been stepped.
 
         Warns:
-            UserWarning: In the first update, the model has no parameters, or none has a gradient. Or, on a CPU, all
-                gradients are NaN because they have not been cleared.
+            UserWarning: In the first update, the model has no parameters, no parameter has a gradient, or a value such
+                as ``lr`` was set on a rule instead of its ``hyperparam``. Or, on a CPU, all gradients are NaN because
+                they have not been cleared.
         """
         self._check_set_up()
         if lossfun is not None:
