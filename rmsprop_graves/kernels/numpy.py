@@ -54,7 +54,8 @@ def step(
         eps: Added inside the root, in units of squared gradient; >= 0.
 
     Raises:
-        TypeError: The dtype of ``param`` or a state is not a real floating-point dtype; nothing is written.
+        TypeError: ``param`` or a state is not of a real floating-point dtype, or ``grad`` is not of a real dtype;
+            nothing is written.
         ValueError: ``param`` or a state is read-only or has elements that share memory, or an array has another
             shape; nothing is written.
     """

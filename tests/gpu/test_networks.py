@@ -87,7 +87,7 @@ NETWORKS = {
         lambda: {"a": L.Convolution2D(3, 8, 3), "b": L.BatchNormalization(8), "c": L.Linear(None, 4)},
     ),
     "dropout": ((6, 8), dropped, lambda: {"a": L.Linear(8, 16), "b": L.Linear(16, 4)}),
-    # Without the first convolution Chainer fails on a CPU too.
+    # Because of the first convolution, the deconvolution also computes the gradient of its input.
     "Deconvolution2D, GroupNormalization": (
         (2, 3, 9, 9),
         deconvolved,
