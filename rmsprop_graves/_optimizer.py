@@ -238,7 +238,7 @@ class RMSpropGraves(GradientMethod):
     def _call_hooks(self, plan: Plan, timing: str, params: list[Any]) -> WaitingHooks | None:
         """Calls the hooks of the optimizer. Returns the hooks that wait to be applied, if any."""
         hooks = None
-        # If a subclass redefines one of these methods, no hook waits: the method sees the gradients as in Chainer.
+        # If a subclass redefines one of these methods, no hook waits, so that it sees the gradients as in Chainer.
         if self._inherits("call_hooks", "call_hook", "reallocate_cleared_grads", "is_safe_to_update"):
             hooks = WaitingHooks(self.target, params, self._call_hook_now)
         try:
@@ -315,7 +315,7 @@ class RMSpropGraves(GradientMethod):
             self.reallocate_cleared_grads()
 
     def _inherits(self, *names: str) -> bool:
-        """Whether no subclass, mixin or instance redefines a method of this class or its bases."""
+        """Whether no subclass, mixin or instance redefines one of these methods of this class or its bases."""
         others = () if type(self) is RMSpropGraves else set(type(self).__mro__) - set(RMSpropGraves.__mro__)
         return all(vars(one).keys().isdisjoint(names) for one in (self, *others))
 
