@@ -28,7 +28,7 @@ run() {
 }
 
 newest_here() {
-    for candidate in 3.13 3.12 3.11 3.10 3.9 3.8; do
+    for candidate in 3.15 3.14 3.13 3.12 3.11 3.10 3.9 3.8; do
         if [ -n "$(find_python $candidate)" ]; then
             echo $candidate
             return

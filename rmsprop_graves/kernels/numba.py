@@ -155,7 +155,7 @@ def change(params: list[numpy.ndarray], grads: list[numpy.ndarray], changes: Seq
     if memory.overlap(rows[1], rows[0], sizes * dtype.itemsize):
         return False
     bounds, set_of = numpy.cumsum([0, *sizes]), numpy.zeros(count, numpy.intp)
-    no_sets, like = numpy.empty((0, len(NAMES) + 1)), numpy.empty(0, dtype)
+    no_sets, like = numpy.empty((0, len(NAMES))), numpy.empty(0, dtype)
     _step_on_threads(numpy.repeat(rows[:1], 4, axis=0), rows[1].copy(), bounds, no_sets, set_of, changes, like)
     return True
 
@@ -526,7 +526,7 @@ def _prove() -> None:
         proof = Table(*(column[:1] for column in columns))
         addresses = proof.locate(grads[:1])
         assert addresses is not None
-        proof._step(addresses, numpy.ones((1, len(NAMES) + 1)), numpy.zeros(1, numpy.intp), (), ())
+        proof._step(addresses, numpy.ones((1, len(NAMES))), numpy.zeros(1, numpy.intp), (), ())
 
 
 def _prove_numbers() -> None:

@@ -176,7 +176,7 @@ NO_SCALAR = [(3,), (0,), (1, 3), (2, 2), (1, 0)]
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_is_no_loss_is_refused_before_anything_has_changed(lossfun, error, message, use_cleargrads):
+def test_an_invalid_loss_is_refused_before_anything_has_changed(lossfun, error, message, use_cleargrads):
     """No gradient has been cleared, no hook called, no update counted. The next update works."""
     hooked = []
     model = Arrays(*gradients((2, 3), 4))
