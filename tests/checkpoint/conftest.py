@@ -1,4 +1,4 @@
-"""What the tests of checkpoints run with."""
+"""Fixtures of the checkpoint tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from file_formats import needs_h5py, write_hdf5, write_npz
 
 @pytest.fixture(params=["npz", pytest.param("hdf5", marks=needs_h5py)])
 def load_entries(request, tmp_path):
-    """Write entries to a file, and load the file into an optimizer: once for each file format."""
+    """Return a function that writes entries to a file and loads it into an optimizer, for each file format."""
     write, load = {"npz": (write_npz, load_npz), "hdf5": (write_hdf5, load_hdf5)}[request.param]
 
     def write_and_load(entries, optimizer):
@@ -22,5 +22,5 @@ def load_entries(request, tmp_path):
 
 @pytest.fixture(params=[0, 2], ids=["fresh", "trained"])
 def updates(request):
-    """The number of updates before loading: without a state and with one."""
+    """The number of updates before loading. A fresh optimizer has no state yet, a trained one has."""
     return request.param

@@ -1,6 +1,6 @@
 """Make pickled_by_1_0_0.pickle, and trained_by_1_0_0.npz with the arrays after three more updates.
 
-Run from the root of this repository, with the package of 1.0.0 and NumPy 1, whose pickles every NumPy reads:
+Run it from the root of this repository, with release 1.0.0 and NumPy 1. Every NumPy reads the pickles of NumPy 1:
 
     PYTHONPATH=<checkout of 1.0.0>:tests python tests/checkpoint/make_pickles_of_1_0_0.py
 """
@@ -22,7 +22,7 @@ TRAINED = Path(__file__).with_name("trained_by_1_0_0.npz")
 
 
 def set_up(*arrays):
-    """Make an optimizer of a link of Chainer's own, which a pickle names wherever the tests lie."""
+    """Make an optimizer of a plain `chainer.Link`, so that the pickle refers to no test module."""
     model = chainer.Link()
     with model.init_scope():
         for i, array in enumerate(arrays):
@@ -49,7 +49,7 @@ def loaded_optimizers():
     for optimizer in optimizers.values():
         load_from_dict(entries_of(saved), optimizer)
         copy_params(saved, optimizer)
-    # Its states stay float64 until the parameter is initialized and its dtype known.
+    # The states stay float64 until the parameter is initialized, because its dtype is not known before.
     optimizers["uninitialized"] = set_up(chainer.initializers.Constant(0.5))
     wide = train(set_up(numpy.ones((2, 3), "f8")), 1)
     load_from_dict(entries_of(wide), optimizers["uninitialized"])

@@ -1,4 +1,4 @@
-"""Files that Chainer's loaders read but some of whose entries are broken, or not arrays at all."""
+"""Files that Chainer's loaders can open, with entries that are damaged or are not arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rmsprop_graves import RMSpropGraves
 
 @pytest.mark.parametrize("load", [load_npz, rmsprop_graves.load_npz], ids=["Chainer's", "ours"])
 def test_an_npz_entry_that_is_not_an_array_is_refused_by_name(tmp_path, load):
-    """A zip archive can hold any bytes."""
+    """A member of a zip archive can hold any bytes."""
     entries = entries_of(train(fresh(), 1))
     without("p1/g")(entries)
     path = str(tmp_path / "file.npz")
@@ -33,7 +33,7 @@ def test_an_npz_entry_that_is_not_an_array_is_refused_by_name(tmp_path, load):
 
 @needs_h5py
 def test_an_hdf5_entry_that_is_not_a_dataset_is_refused_by_name(tmp_path):
-    """The file has a group where a dataset is expected, or a dataset where a group is."""
+    """The file has a group where a dataset is expected, or a dataset where a group is expected."""
     entries = entries_of(train(fresh(), 1))
     without("p1/g")(entries)
     path = str(tmp_path / "file.h5")
@@ -70,7 +70,7 @@ def test_a_corrupted_hdf5_entry_is_refused_by_name(tmp_path):
 
 
 def test_an_error_of_the_operating_system_is_raised_unchanged():
-    """Its type and errno say more than a ValueError would."""
+    """The type and errno of the error say more than a ValueError would."""
 
     class FailingDisk(NpzDeserializer):
         def __call__(self, key, value):

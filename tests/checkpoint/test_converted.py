@@ -9,7 +9,7 @@ from models import arrays_of, assert_same_bits
 
 
 def every(convert, *dtypes):
-    """Convert all entries of these dtypes."""
+    """Return a change that converts all entries of these dtypes."""
 
     def change(entries):
         entries.update((key, convert(value)) for key, value in entries.items() if value.dtype in dtypes)
@@ -30,7 +30,7 @@ FORMS = {
 
 @pytest.mark.parametrize("change", FORMS.values(), ids=FORMS)
 def test_a_checkpoint_in_another_form_loads_the_same_bits(load_entries, updates, change):
-    """Its entries may have any width, byte order, memory layout and integer type."""
+    """The entries may have any width, byte order, memory layout and integer type."""
     saved = train(fresh(), 1, 2, 3)
     entries = entries_of(saved)
     change(entries)
@@ -48,9 +48,9 @@ def test_a_checkpoint_in_another_form_loads_the_same_bits(load_entries, updates,
 
 @pytest.mark.parametrize("place", [1, ...], ids=["one element", "all elements"])
 def test_an_infinite_n_is_loaded(load_entries, place):
-    """A float16 gradient beyond 256 makes n infinite, and training goes on.
+    """A float16 gradient above 256 makes n infinite, and training goes on.
 
-    An n that is infinite in all elements was refused: its minimum was taken for minus infinity.
+    An n with only infinite elements was refused, because the check for -inf took its minimum for -inf.
     """
     saved = train(fresh("f2"), 1, 2)
     saved.target.p1.update_rule.state["n"][place] = numpy.inf
@@ -61,7 +61,7 @@ def test_an_infinite_n_is_loaded(load_entries, place):
 
 
 def test_a_wide_n_may_overflow_in_float16_but_g_may_not(load_entries):
-    """n can overflow in training too. g and delta cannot, so a file in which they do is damaged."""
+    """n can overflow in training too. g and delta cannot, so a file with such values is damaged."""
     entries = entries_of(train(fresh("f4"), 1, 2))
     entries["p1/n"] = numpy.array([1e6, 1, 1, 1], "f4")
     optimizer = fresh("f2")
@@ -78,7 +78,7 @@ def test_a_wide_n_may_overflow_in_float16_but_g_may_not(load_entries):
 
 
 def test_a_read_only_state_is_replaced():
-    """It cannot be loaded in place."""
+    """Loading cannot write into the existing array."""
     saved, optimizer = train(fresh(), 1, 2), train(fresh(), 3)
     for array in states_of(optimizer).values():
         array.flags.writeable = False

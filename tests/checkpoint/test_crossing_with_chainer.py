@@ -12,7 +12,7 @@ from models import arrays_of, assert_same_bits
 
 from rmsprop_graves import RMSpropGraves
 
-# Chainer computes the step of a scalar parameter in float64.
+# No scalar parameter: Chainer computes its step in float64, so the bits would differ.
 SHAPES = ((2, 3), (4,))
 
 both_ways = pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_chainers_class_and_ours_make_masters_from_the_parameters_of_each_other(
 
 
 def of_chainer_2():
-    """Train Chainer's class; return it, and the entries of its file without the t of rules."""
+    """Train Chainer's class. Return it, and its entries as Chainer 2 saved them: without the rules' t."""
     saved = train(ChainerRMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), 1, 2, 3)
     entries = entries_of(saved)
     without("p0/t", "p1/t")(entries)
@@ -66,7 +66,7 @@ def of_chainer_2():
 
 
 def test_a_checkpoint_of_chainer_2_is_loaded(load_entries, updates):
-    """It has no t of rules, so the rules take the optimizer's."""
+    """The file has no t of the rules, so they take the optimizer's t."""
     saved, entries = of_chainer_2()
     optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
     load_entries(entries, optimizer)
@@ -76,7 +76,7 @@ def test_a_checkpoint_of_chainer_2_is_loaded(load_entries, updates):
 
 
 def test_a_checkpoint_of_chainer_2_is_loaded_from_a_snapshot(tmp_path, updates):
-    """The optimizer's entries have a prefix."""
+    """In a snapshot, the optimizer's entries have a prefix."""
     saved, entries = of_chainer_2()
     path = "updater/optimizer:main/"
     write_npz(tmp_path / "snapshot.npz", {path + key: value for key, value in entries.items()})
@@ -87,7 +87,7 @@ def test_a_checkpoint_of_chainer_2_is_loaded_from_a_snapshot(tmp_path, updates):
 
 
 def test_without_strict_rules_keep_their_t(tmp_path, updates):
-    """As all values that are missing."""
+    """With strict=False, a missing entry leaves its value unchanged. Chainer 2 saved no t of the rules."""
     _, entries = of_chainer_2()
     write_npz(tmp_path / "file.npz", entries)
     optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
@@ -96,7 +96,7 @@ def test_without_strict_rules_keep_their_t(tmp_path, updates):
 
 
 def test_a_checkpoint_of_chainer_2_saved_before_the_first_update_sets_states_to_zero(load_entries, updates):
-    """It holds the counts only."""
+    """Such a file holds only t and epoch."""
     optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
     load_entries({"t": numpy.array(0), "epoch": numpy.array(0)}, optimizer)
     assert [param.update_rule.t for param in optimizer.target.params()] == [0, 0]
@@ -105,7 +105,7 @@ def test_a_checkpoint_of_chainer_2_saved_before_the_first_update_sets_states_to_
 
 @pytest.mark.parametrize("lost", [("p0/n",), ("p1/g",), ("p1/delta",), ("p1/n", "p1/g", "p1/delta")])
 def test_a_checkpoint_of_chainer_2_that_lost_a_state_is_refused(load_entries, updates, lost):
-    """It has been updated, so every parameter has a state."""
+    """The optimizer had been updated, so every parameter had a state to save."""
     _, entries = of_chainer_2()
     without(*lost)(entries)
     optimizer = train(RMSpropGraves(lr=0.01).setup(model_of(shapes=SHAPES)), *range(8, 8 + updates))
@@ -123,7 +123,7 @@ def test_only_our_files_hold_masters():
 
 
 def train_strongly(optimizer, *seeds):
-    """Update with gradients whose square float16 cannot hold."""
+    """Update with gradients whose squares overflow in float16."""
     for seed in seeds:
         for param in optimizer.target.params():
             param.grad = numpy.full(param.shape, 2000 + seed, "f2")
@@ -132,7 +132,7 @@ def train_strongly(optimizer, *seeds):
 
 
 def test_float32_states_of_chainers_class_wait_for_use_fp32_update(tmp_path, updates):
-    """Loading once converted them to float16: n overflowed, and its element was never updated again."""
+    """Loading used to convert them to float16: n overflowed, and its elements were never updated again."""
     saved = train_strongly(mastered(ChainerRMSpropGraves), 1, 2, 3)
     save_npz(str(tmp_path / "optimizer"), saved)
     save_npz(str(tmp_path / "model"), saved.target)

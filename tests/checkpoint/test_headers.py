@@ -1,4 +1,4 @@
-"""An entry that does not fit is refused by its header, in little memory, and the error names file and entry."""
+"""Loading needs only the header to refuse an entry that does not fit. The error names file and entry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def header_of(shape, dtype="<f4", order=False):
 
 
 def write_members(path, members, method=zipfile.ZIP_STORED):
-    """Write an optimizer's npz file in which some members have other bytes."""
+    """Write an optimizer's npz file in which some members are replaced or added."""
     content = {}
     for key, value in entries_of(train(fresh(), 1)).items():
         array = io.BytesIO()
@@ -49,7 +49,7 @@ def zeros_after(header, megabytes):
 
 
 def peak_of(function):
-    """Return the most bytes that Python and NumPy allocate while a function runs."""
+    """Return the peak memory of Python and NumPy, in bytes, while a function runs."""
     tracemalloc.start()
     try:
         function()
@@ -59,7 +59,7 @@ def peak_of(function):
 
 
 def assert_refused(load, optimizer, message):
-    """Loading fails with a ValueError, leaves the optimizer as it was, and takes little memory."""
+    """Assert that loading fails with a ValueError, leaves the optimizer unchanged and takes little memory."""
     before = everything_of(optimizer)
 
     def attempt():
@@ -78,7 +78,7 @@ NPZ_LOADERS = pytest.mark.parametrize(
 @NPZ_LOADERS
 @pytest.mark.parametrize("entry", ["t", "epoch", "p0/t", "p0/n", "p1/delta", "p2/g", "p1/fp32_param"])
 def test_a_small_npz_file_that_unpacks_to_much_is_refused_before_that(tmp_path, load, entry):
-    """64 MB of zeros are 64 KB in the file."""
+    """64 MB of zeros take 64 KB in the file."""
     path = str(tmp_path / "hostile.npz")
     data = zeros_after(header_of((64 * 2**20 // 4,)), 64)
     write_members(path, {f"{entry}.npy": data}, zipfile.ZIP_DEFLATED)
@@ -111,7 +111,7 @@ def test_a_small_npz_file_that_unpacks_to_much_is_refused_before_that(tmp_path, 
     ids=str,
 )
 def test_a_lying_npy_header_is_refused(tmp_path, load, header, method):
-    """It claims more than the file has, or is no header. With an uninitialized parameter no shape is expected."""
+    """The header claims more data than the file has, or is invalid. An uninitialized parameter accepts any shape."""
     path = str(tmp_path / "hostile.npz")
     write_members(path, {"p1/n.npy": header + bytes(16)}, method)
     for optimizer in (train(fresh(), 2), RMSpropGraves().setup(Lazy())):
@@ -122,7 +122,7 @@ def test_a_lying_npy_header_is_refused(tmp_path, load, header, method):
 
 
 def entries_as_bytes(optimizer):
-    """Return what would be saved."""
+    """Return the entries that would be saved, as bytes."""
     return {key: numpy.asarray(value).tobytes() for key, value in entries_of(optimizer).items()}
 
 
@@ -137,7 +137,7 @@ class Lazy(chainer.Link):
 
 @NPZ_LOADERS
 def test_states_of_different_shapes_are_refused_before_one_is_read(tmp_path, load):
-    """An uninitialized parameter takes any shape, but all states have the same."""
+    """An uninitialized parameter accepts any shape, but all of its states must have the same shape."""
     path = str(tmp_path / "hostile.npz")
     data = zeros_after(header_of((16 * 2**20,)), 64)
     write_members(path, {"p1/n.npy": data}, zipfile.ZIP_DEFLATED)
@@ -165,7 +165,7 @@ def test_an_entry_that_occurs_twice_is_refused(tmp_path, load, second):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_another_compression_is_refused(tmp_path, method):
-    """A few bytes of these unpack to any length."""
+    """bzip2 and LZMA can unpack a small file to gigabytes."""
     path = str(tmp_path / "hostile.npz")
     write_members(path, {}, method)
     with pytest.raises(ValueError, match=r"hostile\.npz: .*t(\.npy)?: .*compressed by method"):
@@ -177,7 +177,7 @@ def test_another_compression_is_refused(tmp_path, method):
 @pytest.mark.parametrize("entry", ["t", "epoch", "p0/t", "p0/n", "p1/delta", "p2/g"])
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_a_small_hdf5_file_that_claims_much_is_refused_before_it_is_read(tmp_path, load_name, entry, compression):
-    """Space that was never written is not in the file."""
+    """A dataset that was never written takes no space in the file."""
     path = str(tmp_path / "hostile.h5")
     with h5py.File(path, "w") as file:
         for key, value in {**entries_of(train(fresh(), 1)), entry: None}.items():
@@ -206,7 +206,7 @@ def test_a_strange_value_in_a_dictionary_is_refused_by_name(entry, value):
 
 @NPZ_LOADERS
 def test_ours_refuses_a_model_of_another_shape_before_anything_is_written(tmp_path, load):
-    """Chainer's broadcasts the entry, or stops half-way."""
+    """Chainer's loader broadcasts the entry, or fails after it has written some parameters."""
     path = str(tmp_path / "model.npz")
     save_npz(path, model_of(seed=1, shapes=((2, 3), (1,), ())))
     model = model_of(seed=5)
@@ -222,7 +222,7 @@ def test_ours_refuses_a_model_of_another_shape_before_anything_is_written(tmp_pa
 
 @pytest.mark.parametrize("suffix", ["npz", pytest.param("h5", marks=needs_h5py)])
 def test_a_model_says_what_other_file_it_was_given(tmp_path, suffix):
-    """An optimizer's, or a trainer's snapshot, whose part it is."""
+    """The file is an optimizer's file, or a trainer's snapshot that contains the model."""
     save = {"npz": save_npz, "h5": chainer.serializers.save_hdf5}[suffix]
     load = {"npz": rmsprop_graves.load_npz, "h5": rmsprop_graves.load_hdf5}[suffix]
     optimizer = train(fresh(), 1)
@@ -241,7 +241,7 @@ def test_a_model_says_what_other_file_it_was_given(tmp_path, suffix):
 @NPZ_LOADERS
 @pytest.mark.parametrize("shape", ["(" * 9000, "[" * 5000 + "1" + "]" * 4000, "-" * 9000 + "1", "(1," * 300])
 def test_a_header_that_is_nested_deeply_is_damage(tmp_path, load, shape):
-    """Python's parser reports it as a lack of memory."""
+    """Python's parser can raise a MemoryError for it, although there is enough memory."""
     write_members(tmp_path / "file", {"p0/n.npy": header_of(shape)})
     optimizer = fresh()
     assert_refused(lambda: load(tmp_path / "file", optimizer), optimizer, "p0/n")
@@ -257,7 +257,7 @@ def test_a_header_that_is_nested_deeply_is_damage(tmp_path, load, shape):
 @pytest.mark.parametrize("dtype", ["c8", "S80"])
 @pytest.mark.parametrize("which", ["p0", "p1"])
 def test_a_model_of_another_dtype_is_refused_before_anything_is_written(tmp_path, load, write, dtype, which):
-    """Whichever parameter comes first; a number that can become the parameter's dtype is taken."""
+    """This holds for the first parameter and for a later one. Dtypes that can become the parameter's are accepted."""
     model = model_of(shapes=((2, 3), (4,)))
     before = snapshot_of_params(model)
     good = {"p0": numpy.ones((2, 3), "f8"), "p1": numpy.ones(4, "i8")}
@@ -276,7 +276,7 @@ def snapshot_of_params(model):
 
 
 def test_a_model_of_wide_elements_is_refused_in_little_memory(tmp_path):
-    """A small file unpacks to half a gigabyte of bytes, which are no numbers."""
+    """A small file unpacks to half a gigabyte of byte strings, which are not numbers."""
     rest = [bytes(10**7)] * 48
     write_members(tmp_path / "file", {"p0.npy": [header_of((2, 3), "|S80000000"), *rest]}, zipfile.ZIP_DEFLATED)
     model = model_of(shapes=((2, 3),))
@@ -291,7 +291,7 @@ def test_a_model_of_wide_elements_is_refused_in_little_memory(tmp_path):
 @needs_h5py
 @pytest.mark.parametrize("load", [chainer.serializers.load_hdf5, rmsprop_graves.load_hdf5], ids=["Chainer's", "ours"])
 def test_a_small_hdf5_array_in_a_large_chunk_is_refused(tmp_path, load):
-    """hdf5 unpacks the whole chunk, which may be a gigabyte."""
+    """To read any element, hdf5 unpacks its whole chunk, which may take a gigabyte."""
     entries = entries_of(train(fresh(), 1))
     write_hdf5(tmp_path / "file", entries)
     with h5py.File(tmp_path / "file", "a") as file:

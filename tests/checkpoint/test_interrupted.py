@@ -1,4 +1,4 @@
-"""An interrupt or a lack of memory at any place of loading leaves the old optimizer or the new one, whole."""
+"""An interrupt or a MemoryError anywhere in loading leaves the complete old optimizer or the complete new one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Noted(RMSpropGravesRule):
 
 
 def plain():
-    """Make an optimizer with nothing special."""
+    """Make an optimizer of float32 parameters."""
     return fresh()
 
 
@@ -44,7 +44,7 @@ def scaled():
 
 
 def mixed():
-    """Make an optimizer with rules that load themselves, one of ours and one of Chainer's."""
+    """Make an optimizer with two rules that have their own `serialize`: a subclass of ours, and one of Chainer's."""
     optimizer = fresh()
     optimizer.target.p1.update_rule = Noted(optimizer.hyperparam)
     optimizer.target.p2.update_rule = AdamRule(chainer.optimizers.Adam().hyperparam)
@@ -61,7 +61,7 @@ def lazy():
 
 
 def go_on(make, *seeds):
-    """Train a new optimizer; an uninitialized parameter stays so."""
+    """Train a new optimizer. An uninitialized parameter stays uninitialized."""
     optimizer = make()
     for seed in seeds:
         rng = numpy.random.RandomState(seed)
@@ -80,7 +80,7 @@ def content_of(optimizer):
 
 
 class Interrupter:
-    """Raises an error at the k-th line or bytecode of this package and of Chainer's serialization."""
+    """A trace function that raises an error at the k-th line or bytecode of this package or of Chainer's loading."""
 
     FILES = ("rmsprop_graves/", "chainer/optimizer.py", "chainer/serializers", "test_interrupted.py")
 
@@ -91,8 +91,8 @@ class Interrupter:
         """Count an event of a frame."""
         if not any(name in frame.f_code.co_filename.replace(os.sep, "/") for name in self.FILES):
             return None
-        # If a trace function raises at an opcode, Python 3.9 and earlier return a result with an error set, and 3.10
-        # releases an exception that is in use, so that the collector of garbage fails in some later test.
+        # If a trace function raises at an opcode, Python 3.9 and earlier return a result with an error set. Python
+        # 3.10 releases an exception that is in use, and the garbage collector fails in some later test.
         frame.f_trace_opcodes = sys.version_info >= (3, 11)
         if event in ("line", "opcode"):
             self.count += 1
@@ -101,9 +101,9 @@ class Interrupter:
         return self
 
     def run(self, work):
-        """Run the work in a thread of its own; return whether the error came out of it.
+        """Run the work in a new thread, and return whether it raised the error.
 
-        An error at an opcode may leave another one handled for ever, with all objects of its frames: until its thread
+        After an error at an opcode, Python may keep another exception and the objects of its frames until the thread
         ends.
         """
         ends = []
@@ -138,7 +138,7 @@ def loader(kind, folder, entries):
 
 
 def places_of(make, load, updates):
-    """Count the places where loading can be interrupted, when nothing is loaded for the first time any more."""
+    """Count the places where loading can be interrupted, after a first loading has done the work that is done once."""
     load(make())
     counter = Interrupter(0, KeyboardInterrupt())
     optimizer = go_on(make, *range(4, 4 + updates))
@@ -147,14 +147,14 @@ def places_of(make, load, updates):
 
 
 def interrupt(make, load, updates, error, places):
-    """Interrupt loading at each place; return how often the old and the new state were found."""
+    """Interrupt loading at each place. Return how often it left the old state and how often the new one."""
     expected = go_on(make, *range(4, 4 + updates))
     load(expected)
     new, found = content_of(expected), {"old": 0, "new": 0}
     for k in places:
         optimizer = go_on(make, *range(4, 4 + updates))
         old = content_of(optimizer)
-        # An entry that finds no memory to be read is reported as unreadable.
+        # Loading may report an entry as unreadable if there was no memory to read it.
         with contextlib.suppress(ValueError if isinstance(error, MemoryError) else ()):
             Interrupter(k, error).run(lambda: load(optimizer))  # noqa: B023
         after = content_of(optimizer)
@@ -166,7 +166,10 @@ def interrupt(make, load, updates, error, places):
 @pytest.mark.parametrize("updates", [0, 2], ids=["fresh", "trained"])
 @pytest.mark.parametrize("make", [plain, scaled, mixed, lazy])
 def test_an_interrupt_leaves_the_old_or_the_new_optimizer(tmp_path, make, updates):
-    """218 of 1,004 places of an interrupt left half a checkpoint. All last places, where it is written, and some."""
+    """An interrupt left half a checkpoint at 218 of 1,004 places.
+
+    The test tries the last 60 places, where loading writes, and some of the earlier ones.
+    """
     load = loader("dictionary", tmp_path, entries_of(go_on(make, 1, 2, 3)))
     count = places_of(make, load, updates)
     found = interrupt(
@@ -181,7 +184,7 @@ def test_an_interrupt_leaves_the_old_or_the_new_optimizer(tmp_path, make, update
 @pytest.mark.parametrize("kind", ["npz", pytest.param("hdf5", marks=needs_h5py), "dictionary"])
 @pytest.mark.parametrize("make", [plain, scaled, mixed, lazy])
 def test_an_interrupt_at_every_bytecode_leaves_the_old_or_the_new_optimizer(tmp_path, make, kind, updates, error):
-    """Every place, with both errors."""
+    """Unlike the test above, this one tries every place, every file format, and a MemoryError too."""
     load = loader(kind, tmp_path, entries_of(go_on(make, 1, 2, 3)))
     count = places_of(make, load, updates)
     found = interrupt(make, load, updates, error, range(1, count + 1))
@@ -191,7 +194,7 @@ def test_an_interrupt_at_every_bytecode_leaves_the_old_or_the_new_optimizer(tmp_
 
 @pytest.mark.parametrize("updates", [0, 2], ids=["fresh", "trained"])
 def test_an_interrupt_while_a_failed_loading_is_taken_back_leaves_the_old_optimizer(updates):
-    """A rule that loads itself has loaded, and the next one fails."""
+    """A rule with its own `serialize` has been loaded, and the next rule fails."""
     entries = entries_of(go_on(mixed, 1, 2, 3))
     del entries["p2/v"]
     counter = Interrupter(0, KeyboardInterrupt())
@@ -209,7 +212,10 @@ def test_an_interrupt_while_a_failed_loading_is_taken_back_leaves_the_old_optimi
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
 @pytest.mark.parametrize("is_wide", [False, True])
 def test_an_interrupt_in_the_first_update_after_loading_loses_nothing(dtype, is_wide):
-    """The next update decides on the dtype of the states, and had forgotten that if it was interrupted."""
+    """The first update after loading converts the states to their final dtype.
+
+    After an interrupt in this update, no later update converted them.
+    """
     saved = train(fresh(dtype), 1, 2)
     entries = {
         key: value.astype("f8") if value.dtype.kind == "f" else value for key, value in entries_of(saved).items()
@@ -260,7 +266,7 @@ NO_MEMORY = """
     reader.serialize(NpzDeserializer(entries))
     new = content(reader)
     found = {"old": 0, "new": 0, "crashed": 0}
-    # Without an end the interpreter itself hangs: it needs memory to handle the error.
+    # The failures end after a few allocations. The interpreter needs memory to handle the error, and would hang.
     for window in (1, 3):
         quiet, k = 0, 0
         while quiet < 50:
@@ -293,7 +299,7 @@ NO_MEMORY = """
 
 @pytest.mark.search
 def test_no_memory_at_any_allocation_leaves_the_old_or_the_new_optimizer():
-    """Allocations of the interpreter fail one by one, and all from each on."""
+    """Each allocation of the interpreter fails once alone, and once together with the two after it."""
     pytest.importorskip("_testcapi")
     pytest.importorskip("resource", reason="needs fork")
     print(run_python(NO_MEMORY, "-W", "ignore")[0])
@@ -301,7 +307,10 @@ def test_no_memory_at_any_allocation_leaves_the_old_or_the_new_optimizer():
 
 @pytest.mark.parametrize("name", ["zeros_like", "asarray", "empty", "full_like"])
 def test_an_array_that_finds_no_memory_changes_nothing(monkeypatch, name):
-    """A checkpoint saved before the first update needs zeros, which were made while others were written."""
+    """A checkpoint saved before the first update sets states to zero.
+
+    Loading made these zeros when it had already written other states.
+    """
     entries = entries_of(RMSpropGraves().setup(Arrays(*map(numpy.ones, (2, 3, 4)))))
     real = getattr(numpy, name)
     for k in range(12):

@@ -13,7 +13,7 @@ from rmsprop_graves import RMSpropGraves
 
 
 def set_up(shape=None):
-    """Make an optimizer of one float16 parameter with a master; without a shape it is not initialized."""
+    """Make an optimizer of one float16 parameter with a master. Without a shape the parameter is not initialized."""
     model = chainer.Link()
     with model.init_scope():
         model.w = chainer.Parameter(chainer.initializers.One(dtype=numpy.float16), shape)
@@ -54,7 +54,7 @@ def test_an_uninitialized_parameter_has_no_master_to_save(tmp_path, save, load):
 
 
 def test_a_master_loaded_before_its_parameter_is_initialized_waits_for_it():
-    """Updates that cannot step the parameter keep it, and so does another checkpoint."""
+    """Updates before the initialization keep the master, and so does a checkpoint saved then."""
     saved = train(set_up((2, 3)), 3)
     resumed = set_up()
     load_from_dict(entries_of(saved), resumed)
@@ -68,7 +68,7 @@ def test_a_master_loaded_before_its_parameter_is_initialized_waits_for_it():
 
 
 def test_a_frozen_parameter_missing_from_the_checkpoint_keeps_its_master():
-    """It trains on later as if nothing had been loaded."""
+    """Unfrozen later, it trains on as if nothing had been loaded."""
     optimizer, untouched = train(set_up((2, 3)), 3), train(set_up((2, 3)), 3)
     rule = optimizer.target.w.update_rule
     rule.enabled = False

@@ -8,14 +8,17 @@ from checkpoint.training import entries_of, everything_of, fresh, train, without
 
 
 def scaled():
-    """Make an optimizer that doubles its loss scale every three updates."""
+    """Make an optimizer with dynamic loss scaling.
+
+    The scale doubles at every update until the first overflow, and afterwards every three updates.
+    """
     optimizer = fresh()
     optimizer.loss_scaling(interval=3)
     return optimizer
 
 
 def overflow(optimizer):
-    """Make an update whose gradient is infinite, which halves the scale from then on."""
+    """Make an update with an infinite gradient, which halves the scale."""
     optimizer.target.p0.grad = numpy.full_like(optimizer.target.p0.array, numpy.inf)
     with pytest.warns(UserWarning, match="Non finite number found"):
         optimizer.update()
@@ -23,14 +26,14 @@ def overflow(optimizer):
 
 @pytest.fixture
 def saved():
-    """An optimizer whose scale has grown, and which has seen an overflow."""
+    """An optimizer with a scale above 1 that has met an overflow."""
     optimizer = train(scaled(), 1, 2, 3)
     overflow(optimizer)
     return optimizer
 
 
 def scaling_of(optimizer):
-    """Return the scale, and whether an overflow has been seen."""
+    """Return the scale, and whether there has been an overflow."""
     entries = entries_of(optimizer)
     return entries["loss_scale"].item(), entries["loss_scaling_isnan_ever"].item()
 
@@ -48,7 +51,7 @@ def test_dynamic_loss_scaling_is_resumed(load_entries, saved):
 
 @pytest.mark.parametrize(("scale", "saved_scale"), [(2.0**20, 65504), (0.25, 1)])
 def test_a_scale_set_by_hand_is_saved_within_the_limits_of_dynamic_scaling(load_entries, scale, saved_scale):
-    """Otherwise the file could not be loaded. The next update limits it too."""
+    """A scale outside of the limits could not be loaded. The next update limits it too."""
     optimizer, resumed = scaled(), scaled()
     optimizer.set_loss_scale(scale)
     load_entries(entries_of(optimizer), resumed)
@@ -97,5 +100,5 @@ def test_a_fixed_loss_scale_is_neither_saved_nor_loaded(load_entries, saved):
     optimizer.set_loss_scale(8.0)
     assert not any("loss_scal" in key for key in entries_of(optimizer))
     load_entries(entries_of(saved), optimizer)
-    # Chainer has no public way to read it.
+    # Chainer has no public way to read the scale.
     assert optimizer._loss_scale == 8

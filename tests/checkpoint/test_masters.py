@@ -1,4 +1,4 @@
-"""Float32 masters of float16 parameters in checkpoints: use_fp32_update without a loss of bits when resumed."""
+"""Float32 masters of float16 parameters in checkpoints: a resumed run with use_fp32_update loses no bits."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_without_use_fp32_update_states_become_float16_and_masters_are_dropped(t
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_use_fp32_update_concerns_float16_parameters_alone(tmp_path, dtype):
-    """States of other dtypes are loaded in the same way with it and without."""
+    """use_fp32_update does not change how states of float32 and float64 parameters are loaded."""
 
     def set_up():
         optimizer = RMSpropGraves(lr=1e-4).setup(model_of(dtype))
@@ -121,7 +121,7 @@ def test_use_fp32_update_concerns_float16_parameters_alone(tmp_path, dtype):
 
 @pytest.mark.parametrize("from_chainer", [False, True])
 def test_masters_of_a_run_that_is_rolled_back_are_dropped(tmp_path, from_chainer):
-    """They round to the old parameter after small steps, and were taken for its masters."""
+    """After small steps they still round to the reloaded parameter, and were therefore kept."""
     saved = train(mastered(ChainerRMSpropGraves, lr=1e-5), 1) if from_chainer else mastered(lr=1e-5)
     save_both(tmp_path, saved)
     ends = []
@@ -143,7 +143,7 @@ def test_masters_stay_if_no_masters_are_loaded(tmp_path, options):
 
 
 def test_a_nan_in_the_parameter_does_not_cost_the_other_elements_their_master(tmp_path):
-    """A NaN in the parameter fits a NaN in the master."""
+    """A NaN in the master rounds to a NaN in the parameter."""
     saved = train(mastered(), 1, 2, 3)
     for array in (saved.target.p0.array, masters_of(saved)["/p0"]):
         array[0, 0] = numpy.nan
@@ -154,7 +154,7 @@ def test_a_nan_in_the_parameter_does_not_cost_the_other_elements_their_master(tm
 
 
 def test_a_master_of_another_width_is_loaded_as_float32(load_entries):
-    """It may also be big-endian or not contiguous."""
+    """Here it is float64, big-endian and in Fortran order."""
     saved = train(mastered(), 1, 2, 3)
     entries = entries_of(saved)
     entries["p0/fp32_param"] = numpy.asfortranarray(entries["p0/fp32_param"], ">f8")
@@ -197,7 +197,7 @@ def test_a_model_may_move_to_a_gpu_after_loading(gpu, tmp_path):
 
 
 def test_a_loaded_master_shares_no_memory_with_the_entries():
-    """They may be arrays of another optimizer that trains on."""
+    """The entries may be arrays of another optimizer that trains on."""
     saved, resumed = train(mastered(), 1), mastered()
     load_from_dict(entries_of(saved), resumed)
     copy_params(saved, resumed)

@@ -1,4 +1,4 @@
-"""What loading costs, and that it takes no array from its source."""
+"""Memory that loading takes, and arrays that an optimizer must not share with the entries it loads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_loading_costs_one_temporary_copy_of_the_state(tmp_path):
 
 
 def test_training_does_not_write_into_the_entries_it_was_loaded_from():
-    """Before its first update, an optimizer used a dict's entries themselves as its states."""
+    """An optimizer without states used the arrays of a dict as its states."""
     entries = entries_of(train(fresh(), 1, 2))
     for value in entries.values():
         value.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Entries may be missing of parameters that had no state, and where the caller says so."""
+"""Entries may be missing if the parameter had no state or is frozen, or if the caller allows it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_resized_parameter_gets_a_new_state_from_a_checkpoint_saved_before_the
 
 
 def test_a_float16_parameter_rolled_back_to_before_its_first_update_gets_float32_states():
-    """The zeros kept the dtype of the old state, float16, whereas in a new process they have the master's."""
+    """The zeros kept the float16 of the old state. In a new process they are float32, like the master."""
     optimizer = train(fresh("f2"), 1)
     load_from_dict(entries_of(fresh("f2")), optimizer)
     optimizer.use_fp32_update()
@@ -60,7 +60,7 @@ def test_a_float16_parameter_rolled_back_to_before_its_first_update_gets_float32
 
 
 def test_all_entries_of_a_frozen_parameter_may_be_missing(load_entries, updates):
-    """Its t may be missing too. Nothing of the parameter changes."""
+    """This includes its t. Nothing of the parameter changes."""
     entries = entries_of(train(fresh(), 1, 2, 3))
     without("p1/t", *(f"p1/{name}" for name in STATES))(entries)
     optimizer = train(fresh(), *range(4, 4 + updates))

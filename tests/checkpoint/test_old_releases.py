@@ -1,4 +1,4 @@
-"""Files made by old Chainer releases with ``old_releases/make.py``. Up to 3.3 they hold no t of each parameter."""
+"""Files made by old Chainer releases with ``old_releases/make.py``. Up to 3.3 they have no t per parameter."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(release, name):
 
 
 def assert_ends_as(release, optimizer):
-    """Assert that params, n, g and delta have the bits of the old run's end, and that the counts are right."""
+    """Assert that params, n, g and delta are bit-identical to the old run's, and that the counts are right."""
     expected = {key: value for key, value in read(release, "end.npz").items() if value.dtype.kind == "f"}
     actual = entries_of(optimizer)
     assert len(expected) == 6 * 4
@@ -55,7 +55,7 @@ def assert_ends_as(release, optimizer):
 
 
 def counts_of(optimizer):
-    """Return the different t of the rules, without the uninitialized parameter's, whose updates do nothing."""
+    """Return the distinct t of the rules, except for the rule of the uninitialized parameter."""
     return {param.update_rule.t for param in optimizer.target.params() if param.array is not None}
 
 

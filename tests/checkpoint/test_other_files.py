@@ -1,4 +1,4 @@
-"""Files that hold something else than this optimizer are refused by an error that says what they look like."""
+"""A file that does not hold this optimizer is refused, and the error says what the file looks like."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rmsprop_graves import RMSpropGraves
 
 
 def entries_of_class(name):
-    """Train another optimizer on the same model."""
+    """Train another optimizer on the same model, and return its entries."""
     return entries_of(train(getattr(chainer.optimizers, name)().setup(model_of()), 1))
 
 
 def of_another_model(updates):
-    """Train an optimizer of a model of other names."""
+    """Train an optimizer of a model with other parameter names, and return its entries."""
     model = chainer.Chain(other=model_of())
     return entries_of(train(RMSpropGraves().setup(model), *range(updates)))
 
@@ -64,7 +64,7 @@ FILES = {
 
 @pytest.mark.parametrize(("make", "message"), FILES.values(), ids=FILES)
 def test_another_file_is_refused_with_a_word_on_what_it_is(load_entries, updates, make, message):
-    """Nothing is loaded from it."""
+    """Nothing is loaded from the file."""
     optimizer = train(fresh(), *range(updates))
     before = everything_of(optimizer)
     with pytest.raises(KeyError) as caught:
@@ -83,7 +83,7 @@ def test_another_file_is_refused_with_a_word_on_what_it_is(load_entries, updates
     ],
 )
 def test_a_model_given_another_file_says_what_it_is(tmp_path, load, write):
-    """Chainer's own loaders too, in an error of the type that they always raised."""
+    """Errors of Chainer's own loaders say it too, and keep their type."""
     model = model_of()
     for name, entries, message in (
         ("optimizer", entries_of(train(fresh(), 1)), "this is an optimizer's file, so load it into the optimizer"),

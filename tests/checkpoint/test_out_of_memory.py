@@ -1,4 +1,4 @@
-"""Loading with too little memory, of a device or of the process."""
+"""Loading when a device or the process runs out of memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bytes_of(optimizer):
 
 
 def limited(send_array, capacity):
-    """Make a device's method that sends as many arrays as there is memory for."""
+    """Return a `send_array` that sends `capacity` arrays, and then raises a MemoryError."""
     sent = []
 
     def send(self, array):
@@ -47,7 +47,7 @@ def limited(send_array, capacity):
 @pytest.mark.parametrize("device", ["@numpy", "@cupy:1"])
 @pytest.mark.parametrize("updates", [0, 2])
 def test_running_out_of_device_memory_at_any_array_changes_nothing(gpu, monkeypatch, device, updates):
-    """Every array is on its device before the first one is written."""
+    """Loading sends every array to its device before it writes the first one."""
     saved, optimizer = trained(device, 3), trained(device, updates)
     entries, before = entries_of(saved), bytes_of(optimizer)
     kind = type(chainer.get_device(device))
@@ -90,11 +90,11 @@ LIMITED = """
     serializers.save_{kind}(r"{path}", new, compression=4)
     before, after = content(optimizer), content(new)
     load = {loader}.load_{kind}
-    load(r"{path}", trained(1))  # what is made once only
+    load(r"{path}", trained(1))  # allocates what later loading reuses
     gc.collect()
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     for megabytes in numpy.arange(0.5, 33, 0.7):
-        # With too little memory the hdf5 library may crash where it opens a file.
+        # With too little memory the hdf5 library may crash when it opens a file.
         if os.fork():
             print(end="crashed\\n" * os.WIFSIGNALED(os.wait()[1]), flush=True)
             continue
@@ -125,7 +125,7 @@ LIMITED = """
 )
 @pytest.mark.parametrize("kind", ["npz", pytest.param("hdf5", marks=needs_h5py)])
 def test_a_lack_of_memory_is_told_from_damage(tmp_path, kind, loader):
-    """A filter of hdf5 reports a lack of memory as a failure of the file."""
+    """A filter of hdf5 reports a lack of memory as damage. Loading must raise a MemoryError."""
     pytest.importorskip("resource", reason="needs limits of memory")
     code = LIMITED.format(path=tmp_path / "file", kind=kind, loader=loader)
     lines = run_python(code)[0].splitlines()

@@ -1,4 +1,4 @@
-"""Pickles made by release 1.0.0 after loading, when a rule kept what it had read for the next update."""
+"""Pickles of optimizers that release 1.0.0 made after loading. Its rules kept loaded arrays until the next update."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CASES = ["new", "updated before", "without masters", "uninitialized"]
 
 
 def test_the_pickle_holds_rules_whose_loading_the_next_update_completes():
-    """The test below depends on it."""
+    """The tests below depend on it."""
     strings = {argument for _, argument, _ in pickletools.genops(PICKLE.read_bytes()) if isinstance(argument, str)}
     assert strings >= {*CASES, "_master", "_is_loaded"}
 
 
 def again(optimizer):
-    """Pickle with today's code, and load that."""
+    """Pickle and unpickle with today's code."""
     return pickle.loads(pickle.dumps(optimizer))
 
 
@@ -50,7 +50,7 @@ def test_a_checkpoint_saved_from_a_pickle_of_1_0_0_holds_the_masters(case):
 
 @pytest.mark.parametrize("is_changed", [False, True])
 def test_a_master_loaded_without_a_state_is_compared_with_the_parameter(is_changed):
-    """1.0.0 noted such a master alone, for example of a frozen parameter."""
+    """Release 1.0.0 kept such a master without states, for example for a frozen parameter."""
     master = numpy.array([1 + 2**-15, 2, 3, 4], "f4")
     optimizer = mastered(lr=0.0)
     param = optimizer.target.p1

@@ -1,4 +1,4 @@
-"""Bytes of a checkpoint are changed at random: it loads as saved, or is refused and changes nothing."""
+"""A checkpoint with random damage loads as saved, or is refused and changes nothing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def error_of(load, path, optimizer):
 )
 @pytest.mark.parametrize("name", ["npz", "stored npz", pytest.param("hdf5", marks=needs_h5py)])
 def test_a_randomly_damaged_file_loads_as_saved_or_is_refused(tmp_path, name, seeds):
-    """hdf5 has checksums of the compressed arrays only, so there the counts and arrays of one number can differ."""
+    """hdf5 has checksums for compressed arrays only, so a count or an array of one element can load changed."""
     save, load = FORMATS[name]
     saved, path = make(1), tmp_path / "checkpoint"
     with path.open("wb") as file:

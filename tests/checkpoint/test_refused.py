@@ -1,4 +1,4 @@
-"""Checkpoints with a wrong or missing entry are refused, and nothing is loaded of them."""
+"""A checkpoint with a wrong or missing entry is refused, and nothing of it is loaded."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("damage", "error", "message"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_is_refused_and_changes_nothing(load_entries, updates, damage, error, message):
-    """The error names the entry, what was found and what was expected; training goes on as if nothing was loaded."""
+    """The error names the entry, the value found and the value expected. Training goes on as if nothing was loaded."""
     entries = entries_of(train(fresh(), 1, 2, 3))
     damage(entries)
     optimizer, untouched = (train(fresh(), *range(4, 4 + updates)) for _ in range(2))
@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint_is_refused_and_changes_nothing(load_entries, updat
 
 @pytest.mark.parametrize("missing", [("n",), ("g", "delta")])
 def test_states_of_a_rule_that_was_never_updated_are_all_there_or_all_missing(load_entries, updates, missing):
-    """If t is 0, the states may be missing, but not some of them."""
+    """If t is 0, all states may be missing, but not only some."""
     entries = {**entries_of(train(fresh(), 1, 2, 3)), "p1/t": numpy.array(0)}
     without(*(f"p1/{name}" for name in missing))(entries)
     optimizer = train(fresh(), *range(4, 4 + updates))

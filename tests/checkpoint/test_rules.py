@@ -32,7 +32,7 @@ def with_rule(rule_class):
 
 
 def test_a_rule_is_loaded_by_itself_as_a_whole_or_not_at_all():
-    """It does not know its parameter, so its old state gives the shapes."""
+    """The rule does not know its parameter, so its old state gives the shapes."""
     param = train(fresh(), 1, 2).target.p1
     rule = param.update_rule
     entries = entries_of(train(fresh(), 3).target.p1.update_rule)
@@ -46,7 +46,7 @@ def test_a_rule_is_loaded_by_itself_as_a_whole_or_not_at_all():
 
 
 def with_rules_of_chainer():
-    """Make an optimizer that has rules of Chainer's for two of its parameters."""
+    """Make an optimizer that has Chainer's own rules for two of its parameters."""
     optimizer = fresh()
     optimizer.target.p2.update_rule = AdamRule(chainer.optimizers.Adam().hyperparam)
     optimizer.target.p1.update_rule = SGDRule(lr=0.1)
@@ -59,7 +59,7 @@ def with_rules_of_chainer():
     ids=["missing in a rule of Chainer's", "wrong in a rule of Chainer's", "wrong in a rule of ours"],
 )
 def test_rules_of_chainer_are_restored_after_an_error(load_entries, damage):
-    """They write while they read: t and m are loaded before the error."""
+    """Chainer's rules write while they read: t and m are loaded before the error."""
     entries = entries_of(train(with_rules_of_chainer(), 1, 2, 3))
     damage(entries)
     optimizer = train(with_rules_of_chainer(), 4, 5)
@@ -126,7 +126,7 @@ class Counting(RMSpropGravesRule):
     """A rule with two more entries in its state, an array and a number."""
 
     def init_state(self, param):
-        """Add them to the three of every rule."""
+        """Add both entries to n, g and delta."""
         super().init_state(param)
         self.state["more"] = numpy.zeros(2)
         self.state["count"] = 3
@@ -168,7 +168,7 @@ class Grouped(RMSpropGravesRule):
 
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_a_subclass_reads_groups_and_attributes_of_chainers_deserializer(is_strict):
-    """Its deserializer also has the parameter; otherwise it works like Chainer's."""
+    """The subclass gets a deserializer that also knows the parameter, and otherwise works like Chainer's."""
     saved, optimizer = train(with_rule(Grouped), 1), with_rule(Grouped)
     saved.target.p1.update_rule.note = 5
     entries = entries_of(saved)
@@ -178,7 +178,7 @@ def test_a_subclass_reads_groups_and_attributes_of_chainers_deserializer(is_stri
 
 
 def test_a_subclass_with_more_states_saves_and_loads_them(load_entries):
-    """An array must keep the shape that it has; a number is read as Chainer reads it."""
+    """An array must keep its shape. A number is read as Chainer reads it."""
     saved = train(with_rule(Counting), 1)
     saved.target.p1.update_rule.state.update(more=numpy.array([5.0, 6.0]), count=7)
     entries = entries_of(saved)
@@ -202,10 +202,10 @@ def test_a_subclass_with_more_states_loads_them_before_its_first_update(load_ent
 
 
 class Meddling(RMSpropGravesRule):
-    """A rule that adds to its state and sets a hyperparameter before it loads what may fail."""
+    """A rule that sets a hyperparameter and adds to its state before an entry can fail to load."""
 
     def serialize(self, serializer):
-        """Load a rate and a memory, then the rule."""
+        """When loading, set a learning rate and add a state. Then load or save the rule."""
         if isinstance(serializer, Deserializer):
             self.hyperparam.lr = 7.0
             if self.state is not None:
@@ -214,7 +214,7 @@ class Meddling(RMSpropGravesRule):
 
 
 def test_an_error_takes_back_added_states_and_hyperparameters(load_entries, updates):
-    """The rule itself fails, after it has changed more than its arrays."""
+    """The rule fails after it has changed more than its arrays."""
     entries = entries_of(train(with_rule(Meddling), 1))
     without("p1/n")(entries)
     optimizer = train(with_rule(Meddling), *range(4, 4 + updates))

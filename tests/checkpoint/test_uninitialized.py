@@ -1,4 +1,4 @@
-"""Checkpoints of models with parameters that are not initialized, and loaded before they are."""
+"""Checkpoints that are saved or loaded while a parameter is not initialized."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def partly_initialized():
 
 
 def test_the_states_of_a_parameter_that_is_not_initialized_may_be_missing(load_entries):
-    """Its rule still counts updates."""
+    """The rule of such a parameter still counts updates."""
     entries = entries_of(partly_initialized())
     assert "other/W/n" not in entries
     entries["other/W/t"] = numpy.array(7)
@@ -41,7 +41,7 @@ def test_the_states_of_a_parameter_that_is_not_initialized_may_be_missing(load_e
 
 
 def test_states_loaded_before_the_parameter_is_initialized_are_kept_for_it(load_entries):
-    """They are kept to the bit, and training starts from them."""
+    """The states stay bit-identical, and training starts from them."""
     saved = call(partly_initialized(), "other", 5)
     optimizer = partly_initialized()
     load_entries(entries_of(saved), optimizer)
@@ -60,7 +60,7 @@ def test_states_loaded_before_the_parameter_is_initialized_must_have_one_shape(l
 
 
 def test_states_loaded_before_the_parameter_is_initialized_are_native(load_entries):
-    """They may be on a GPU, which supports no other byte order."""
+    """A GPU supports no other byte order."""
     entries = entries_of(call(partly_initialized(), "other", 5))
     optimizer = partly_initialized()
     load_entries({**entries, "other/W/n": entries["other/W/n"].astype(">f4")}, optimizer)
@@ -72,7 +72,7 @@ def test_states_loaded_before_the_parameter_is_initialized_are_native(load_entri
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
 @pytest.mark.parametrize("use_fp32_update", [False, True])
 def test_states_loaded_before_the_parameter_is_initialized_get_its_dtype(load_entries, dtype, use_fp32_update):
-    """The next update converts them. Before it the dtype is unknown: an initializer can change it."""
+    """The next update converts them. Until then the dtype is not final, because an initializer can change it."""
     ends = []
     for saved_as in ("f4", "f8"):
         numpy.random.seed(0)  # the layers' weights
@@ -95,7 +95,7 @@ def test_states_loaded_before_the_parameter_is_initialized_get_its_dtype(load_en
 
 
 def test_an_update_before_the_parameter_is_initialized_leaves_what_was_loaded_for_it(load_entries):
-    """Float32 states and the float32 master are kept; without them the float16 bits would differ."""
+    """The update keeps the float32 states and the float32 master. Without them the float16 bits would differ."""
     ends = []
     with chainer.using_config("dtype", numpy.dtype("f2")):
         saved, *optimizers = (partly_initialized() for _ in range(3))

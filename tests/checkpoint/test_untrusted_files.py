@@ -1,4 +1,4 @@
-"""rmsprop_graves.load_npz: files from elsewhere run no code, and what is broken is refused by name."""
+"""rmsprop_graves.load_npz runs no code from a file, and its error names a damaged entry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DONE = []
 
 
 def do_harm():
-    """Record that code of the file has run."""
+    """Record that code from the file has run."""
     DONE.append("harm")
 
 
@@ -36,13 +36,13 @@ class Harm:
 
 @pytest.fixture
 def harm():
-    """What the code of a file has done."""
+    """The list in which code from a file records that it has run."""
     DONE.clear()
     return DONE
 
 
 def hostile(path, place):
-    """Write a file with a pickled object somewhere."""
+    """Write a file with a pickled object at this place."""
     entries = entries_of(train(fresh(), 1))
     if place == "the whole file":
         path.write_bytes(pickle.dumps(Harm()))
@@ -66,7 +66,7 @@ def hostile(path, place):
     ],
 )
 def test_a_pickled_object_is_refused_and_not_run(tmp_path, harm, place, message):
-    """It is found before anything is loaded."""
+    """Loading finds the object before it changes anything."""
     path = tmp_path / "hostile.npz"
     hostile(path, place)
     optimizer = train(fresh(), 2)
@@ -78,7 +78,7 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path, harm, place, message)
 
 
 def test_chainers_loader_runs_a_pickled_object(tmp_path, harm):
-    """So the file of the test above does run code if it is unpickled."""
+    """This shows that the file of the test above runs code if it is unpickled."""
     hostile(tmp_path / "hostile.npz", "a state")
     with pytest.raises(KeyError):
         load_npz(str(tmp_path / "hostile.npz"), fresh())
@@ -108,7 +108,7 @@ def test_an_optimizer_is_loaded_from_any_path_or_open_file(tmp_path, source):
 
 @pytest.mark.parametrize("load", ["load_npz", pytest.param("load_hdf5", marks=needs_h5py)])
 def test_what_is_no_file_is_named(tmp_path, load):
-    """Such as the arguments in the other order, or a file that a library has opened in its own way."""
+    """Examples are arguments in the wrong order, a file opened as text, and a file object of h5py."""
     path = tmp_path / "file"
     path.write_text("")
     opened = [None, 3, {}, fresh(), io.StringIO()]
@@ -134,7 +134,7 @@ def test_an_open_file_is_read_from_its_current_position(tmp_path):
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_every_version_of_npy_headers_is_read(tmp_path, version):
-    """NumPy writes the later ones for long headers, and for field names that are not Latin-1."""
+    """NumPy writes version 2 for long headers, and version 3 for field names that are not Latin-1."""
     saved, optimizer = train(fresh(), 1, 2), fresh()
     with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
         for key, array in entries_of(saved).items():
@@ -167,7 +167,7 @@ def test_a_model_is_loaded_from_a_path_within_the_file(tmp_path):
 
 
 def test_a_truncated_file_is_refused_and_changes_nothing(tmp_path):
-    """It is truncated at various lengths."""
+    """A zip archive has its directory at the end, so any truncation is found before an entry is read."""
     path = tmp_path / "file.npz"
     save_npz(str(path), train(fresh(), 1), compression=False)
     whole = path.read_bytes()
@@ -206,11 +206,11 @@ def test_an_unreadable_entry_is_refused_by_name(tmp_path, compression, fault):
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo("p1/n.npy")
     if fault == "encrypted":
-        # The flag, before the entry and in the directory at the end of the archive.
+        # Set the flag in the entry's own header, and in the directory at the end of the archive.
         content[info.header_offset + 6] |= 1
         content[content.rindex(b"p1/n.npy") - 46 + 8] |= 1
     else:
-        # Data begin after 30 bytes, the name, and extra fields of a length given at the 28th byte.
+        # The data follow 30 bytes, the name, and extra fields. Bytes 28 and 29 give the length of the extra fields.
         extra = int.from_bytes(content[info.header_offset + 28 : info.header_offset + 30], "little")
         begin = info.header_offset + 30 + len(info.filename) + extra
         header = bytes([255] * 24) if compression else b"\x93NUMPY\1\0\xff\xff"
@@ -224,7 +224,7 @@ def test_an_unreadable_entry_is_refused_by_name(tmp_path, compression, fault):
 
 
 def test_an_archive_after_an_array_is_refused(tmp_path):
-    """NumPy reads the format from the first bytes of a file, zipfile from the last."""
+    """NumPy recognizes a file by its first bytes, zipfile by its last bytes."""
     path = tmp_path / "file.npz"
     array = io.BytesIO()
     numpy.save(array, numpy.ones(3))

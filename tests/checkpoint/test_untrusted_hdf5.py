@@ -1,4 +1,4 @@
-"""rmsprop_graves.load_hdf5 reads nothing outside of its file, and is else like Chainer's loader."""
+"""rmsprop_graves.load_hdf5 reads nothing outside of its file, and otherwise works like Chainer's loader."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def external_link(file, secret):
 
 
 def external_group(file, secret):
-    """Link to a group of another file, on the way to an entry."""
+    """Link to a group of another file, where the entry's own group is expected."""
     del file["p1"]
     file["p1"] = h5py.ExternalLink(secret, "/")
 
 
 def external_behind_soft(file, secret):
-    """Reach the other file by two links."""
+    """Reach the other file through two links."""
     file["elsewhere"] = h5py.ExternalLink(secret, "/")
     file["p1/n"] = h5py.SoftLink("/elsewhere/n")
 
 
 def external_storage(file, secret):
-    """Take the bytes of any file as numbers."""
+    """Store the entry in another file, whose bytes become its numbers."""
     file.create_dataset("p1/n", (4,), "f4", external=[(secret, 0, 16)])
 
 
@@ -49,13 +49,13 @@ def virtual(file, secret):
 
 
 def unused(file, secret):
-    """An entry that nothing would load is searched too."""
+    """Put the link into an entry that would not be loaded."""
     file["p1/n"] = numpy.ones(4, "f4")
     file["unused"] = h5py.ExternalLink(secret, "n")
 
 
 def unknown_filter(file, secret):
-    """A filter that hdf5 looks for in its plugins."""
+    """Use a filter that hdf5 looks for in its plugins."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_chunk((4,))
     settings.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
@@ -64,7 +64,7 @@ def unknown_filter(file, secret):
 
 
 def references(file, secret):
-    """References to objects or parts of the file."""
+    """Store references to objects of the file instead of numbers."""
     file.create_dataset("p1/n", (4,), h5py.ref_dtype)
 
 
@@ -83,7 +83,7 @@ HOSTILE = {
 @pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_file_that_needs_others_is_refused_by_the_name_of_the_entry(tmp_path, make, strict):
-    """No file but its own is opened, and the optimizer is as before."""
+    """No other file is opened, and the optimizer is unchanged."""
     secret, path = str(tmp_path / "secret.h5"), str(tmp_path / "hostile.h5")
     with h5py.File(secret, "w") as file:
         file["n"] = numpy.ones(4, "f4")
@@ -100,7 +100,7 @@ def test_a_file_that_needs_others_is_refused_by_the_name_of_the_entry(tmp_path, 
 
 @pytest.mark.parametrize("make", [external_link, external_group, external_behind_soft, external_storage, virtual])
 def test_chainers_loader_reads_the_other_file(tmp_path, make):
-    """So the files of the test above do what they should not."""
+    """This shows that the files of the test above do make a loader read another file."""
     secret, path = str(tmp_path / "secret.h5"), str(tmp_path / "hostile.h5")
     saved = train(fresh(), 1)
     save_hdf5(path, saved)
@@ -114,14 +114,14 @@ def test_chainers_loader_reads_the_other_file(tmp_path, make):
     try:
         load_hdf5(path, optimizer)
     except ValueError as error:
-        # The bytes of the file are no states, but were read.
+        # The bytes of the other file were read, but are not valid states.
         assert make in (external_storage, virtual), error  # noqa: PT017
     else:
         assert make is external_storage or (optimizer.target.p1.update_rule.state["n"] == 0.5).all()
 
 
 def test_soft_and_hard_links_within_the_file_are_followed_and_cycles_end(tmp_path):
-    """They name data of the file itself."""
+    """Such links lead to data of the file itself."""
     path = str(tmp_path / "file.h5")
     saved, optimizer = train(fresh(), 1, 2), fresh()
     save_hdf5(path, saved)
@@ -145,7 +145,7 @@ def test_soft_and_hard_links_within_the_file_are_followed_and_cycles_end(tmp_pat
 @pytest.mark.parametrize("source", [str, os.fsencode, Path, lambda path: io.BytesIO(path.read_bytes())])
 @pytest.mark.parametrize("compression", [None, 4])
 def test_an_optimizer_is_loaded_from_any_path_or_open_file(tmp_path, source, compression):
-    """As by load_npz."""
+    """load_npz loads from the same kinds of paths and files."""
     saved, optimizer = train(fresh(), 1, 2), fresh()
     save_hdf5(str(tmp_path / "file.h5"), saved, compression=compression)
     rmsprop_graves.load_hdf5(source(tmp_path / "file.h5"), optimizer)
@@ -154,7 +154,7 @@ def test_an_optimizer_is_loaded_from_any_path_or_open_file(tmp_path, source, com
 
 
 def test_path_and_strict_mean_the_same_as_for_load_npz(tmp_path):
-    """A missing entry is a KeyError, or ignored."""
+    """A missing entry raises a KeyError, or is ignored with strict=False."""
     saved, model = model_of(seed=1), model_of(seed=5)
     path = str(tmp_path / "file.h5")
     with h5py.File(path, "w") as file:
@@ -170,7 +170,7 @@ def test_path_and_strict_mean_the_same_as_for_load_npz(tmp_path):
 
 
 def test_errors_of_files_that_are_missing_or_not_hdf5(tmp_path, monkeypatch):
-    """The operating system's error stays; any other is a ValueError with the name."""
+    """A missing file raises the system's error. A file in another format raises a ValueError that names it."""
     with pytest.raises(FileNotFoundError):
         rmsprop_graves.load_hdf5(tmp_path / "nothing.h5", fresh())
     (tmp_path / "text.h5").write_text("text")
@@ -191,7 +191,7 @@ def test_a_name_that_is_no_utf8_is_described_too(tmp_path, load):
 
 
 def test_a_path_that_is_not_in_the_file_changes_nothing_without_strict(tmp_path):
-    """As with load_npz; it failed with an AttributeError of a group that is not there."""
+    """load_npz does the same. load_hdf5 failed with an AttributeError, because there was no group."""
     optimizer = fresh()
     train(optimizer, 2)
     before = snapshot_of(optimizer)

@@ -52,7 +52,7 @@ def load_from_dict(entries, target):
 
 
 def copy_params(saved, optimizer):
-    """Copy the parameters, which a checkpoint of the optimizer leaves to the model's."""
+    """Copy the parameters. The checkpoint of an optimizer does not contain them."""
     optimizer.target.copyparams(saved.target)
 
 
@@ -68,7 +68,7 @@ def masters_of(optimizer):
 
 
 def condition_of(param):
-    """Return all that loading could change of a parameter and its rule: values, and which objects hold them."""
+    """Return everything that loading could change in a parameter and its rule: values, and ids of arrays."""
     rule = param.update_rule
     entries = {key: numpy.asarray(value) for key, value in entries_of(rule).items()}
     return {
@@ -80,13 +80,13 @@ def condition_of(param):
 
 
 def everything_of(optimizer):
-    """Return all that loading could change of an optimizer, its model and its rules."""
+    """Return everything that loading could change in an optimizer, its model and its rules."""
     # Chainer has no public way to read the loss scale, and a fixed one is not saved.
     found = {path: condition_of(param) for path, param in optimizer.target.namedparams()}
     return {"optimizer": (optimizer.t, optimizer.epoch, optimizer._loss_scale), **found}
 
 
-# Changes of the entries, made in place
+# Functions that return a change of the entries, made in place
 
 
 def without(*keys):

@@ -1,13 +1,13 @@
 """Make the files of an old Chainer release: checkpoints after three updates, and the arrays after three more.
 
-Install the release into an environment of Python 3.6, the newest that all of them install on:
+Install the release into an environment of Python 3.6, the newest Python for which all of these releases install:
 
     pip install pip==21.3.1
     pip install "setuptools<58" numpy==1.15.4 h5py==2.10.0 six filelock mock nose
     pip install "protobuf<3.18" "typing_extensions<4.2"
     pip install --no-build-isolation --no-deps chainer==1.24.0
 
-Run it from the root of this repository. It writes the files to the folder that is named like the release:
+Run it from the root of this repository. It writes the files to a folder named after the release:
 
     python tests/checkpoint/old_releases/make.py
 
