@@ -120,7 +120,7 @@ def snippets():
             yield pytest.param(entry, program, id=f"{entry.old.replace('`', '')}-{number}")
 
 
-# These names are back in a newer version, and other packages may provide these modules.
+# A newer version has the names in BACK again. Other packages may provide the modules in PROVIDED.
 BACK = {"`numpy.bool`": "NumPy 2 has it again", "`numpy.long`": "NumPy 2 has it again"}
 PROVIDED = ("distutils", "pkg_resources", "gym")
 DISTRIBUTIONS = {"Pillow": "pillow"}
@@ -162,7 +162,7 @@ def _in_a_folder(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("_in_a_folder")
 @pytest.mark.parametrize(("entry", "program"), list(snippets()))
 def test_each_entry_gives_advice_for_its_exception(tmp_path, entry, program):
-    """A program raises the entry's exception with the version that the entry names and newer ones, but not before."""
+    """The program fails and gets the advice with the entry's version and newer ones, and works with older ones."""
     needs = re.search(r"\b(scipy|matplotlib|PIL|sklearn)\b", program)
     if needs:
         pytest.importorskip(needs[1], reason=not_installed(needs[1]))
@@ -214,7 +214,7 @@ OWN = {
 @pytest.mark.usefixtures("_in_a_folder")
 @pytest.mark.parametrize("what", OWN)
 def test_a_programs_own_exception_gets_no_advice(tmp_path, what):
-    """Even if its message is like one in the table."""
+    """This holds even if its message is like one in the table."""
     if "matplotlib" in OWN[what]:
         pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     error = exception_of(OWN[what], tmp_path)
@@ -254,14 +254,17 @@ def in_library(code, folder, monkeypatch):
     ids=["a name", "a builtin", "words", "a habit"],
 )
 def test_an_installed_package_that_uses_an_old_name_is_named(tmp_path, monkeypatch, code, line):
-    """The program cannot change that package, but can define the old name. A habit of the package gets no advice."""
+    """The program cannot change that package, but can define the old name.
+
+    Old code without such a name, like `.next()`, gets no advice if it is in a package.
+    """
     if "scipy" in code:
         pytest.importorskip("scipy", reason=not_installed("scipy"))
     assert advice.find(in_library(code, tmp_path, monkeypatch)) == line
 
 
 def test_a_program_ends_with_its_traceback_and_one_line(tmp_path):
-    """The launcher prints the same output as python and one more line; the exit status is the same."""
+    """The launcher prints the output of python and one more line, and exits with the same status."""
     (tmp_path / "script.py").write_text("import time\nprint(1)\ntime.clock()\n", encoding="utf-8")
     for arguments in (["script.py"], ["-m", "script"]):
         plain, launched = (

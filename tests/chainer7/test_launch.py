@@ -50,7 +50,7 @@ WHO_AM_I_AT_COLUMN_0 = textwrap.dedent(WHO_AM_I)
 
 @pytest.mark.parametrize("arguments", [[], ["a", "-m", "--info", "--", "-h", "b c"]], ids=["none", "like options"])
 def test_a_script_sees_the_same_as_under_python(tmp_path, arguments):
-    """sys.argv, sys.path and every attribute of the main module are the same, from its own folder and another."""
+    """sys.argv, sys.path and every attribute of the main module are the same, in the script's folder and elsewhere."""
     write(tmp_path, "program/script.py", WHO_AM_I)
     assert_as_under_python("program/script.py", *arguments, cwd=tmp_path)
     assert_as_under_python("script.py", *arguments, cwd=tmp_path / "program")
@@ -70,19 +70,19 @@ def test_a_module_sees_the_same_as_under_python(tmp_path, module):
 
 @pytest.mark.parametrize("arguments", [["-c", WHO_AM_I_AT_COLUMN_0, "a", "-c"], [f"-c{WHO_AM_I_AT_COLUMN_0}"]])
 def test_code_on_the_command_line_sees_the_same_as_under_python(tmp_path, arguments):
-    """The code is an argument of its own, or attached to the option."""
+    """The code is a separate argument, or attached to -c."""
     assert "__main__" in assert_as_under_python(*arguments, cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"], ["-", "a", "-m"], ["--"], ["--", "-", "a"]])
 def test_a_program_on_standard_input_sees_the_same_as_under_python(tmp_path, arguments):
-    """Python and the launcher read it for the argument `-`, and without arguments."""
+    """Python and the launcher read the program if the argument is `-` or missing."""
     code = WHO_AM_I_AT_COLUMN_0 + "print(repr(sys.stdin.read()))\n"
     assert "<stdin>" in assert_as_under_python(*arguments, cwd=tmp_path, stdin=code).stdout
 
 
 def test_a_closed_standard_input_is_an_empty_program(tmp_path):
-    """sys.stdin is None then."""
+    """sys.stdin is None if standard input is closed."""
     for arguments in ([], LAUNCHER):
         command = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -94,7 +94,7 @@ def test_a_closed_standard_input_is_an_empty_program(tmp_path):
     ["./script.py", ".//script.py", "folder/../script.py", "link/../script.py", "--", "folder/", "link/.", "zip/"],
 )
 def test_a_path_is_not_normalized(tmp_path, path):
-    """The path has a link to a folder elsewhere, whose parent folder has another script.py."""
+    """For example, `link/../script.py` lies beside the link's target, not beside the link."""
     write(tmp_path, "script.py", WHO_AM_I)
     write(tmp_path, "-script.py", WHO_AM_I)
     main = write(tmp_path, "folder/__main__.py", WHO_AM_I)
@@ -208,7 +208,7 @@ def test_a_traceback_shows_lines_of_command_line_code_if_pythons_does(tmp_path):
 
 
 def test_a_missing_program_is_reported_as_by_python(tmp_path):
-    """Cases: a script, a module, a folder without a __main__."""
+    """Cases: a script, a module, a module of a package, a folder without a __main__."""
     (tmp_path / "empty").mkdir()
     for arguments in (["nothing.py"], ["-m", "nothing"], ["-m", "empty.nothing"], ["empty"]):
         result = assert_as_under_python(*arguments, cwd=tmp_path)
@@ -282,7 +282,7 @@ def test_an_unmodified_script_gets_this_optimizer_and_chainers_stays_available(t
 
 
 def test_a_private_module_that_is_imported_first_gets_this_optimizer_too(tmp_path):
-    """Such a module imports Chainer, which needs the whole module to have the optimizer."""
+    """The module imports Chainer before it is complete, and replacing Chainer's class needs the complete module."""
     write(
         tmp_path,
         "script.py",
@@ -395,7 +395,7 @@ sys.path = list(sys.path)
 )
 @pytest.mark.parametrize("first", ["", "import multiprocessing"], ids=["", "with multiprocessing"])
 def test_a_process_that_outlives_the_program_is_restored(tmp_path, first, end, raised):
-    """In a notebook, for example. The caller gets the exception, and sys.path only loses the launcher's entry."""
+    """A notebook is such a process. The caller gets the exception. sys.path and the main module are as before."""
     write(tmp_path, "program/neighbour.py", "")
     guest = GUEST.replace("FOLDER", repr(os.path.realpath(tmp_path / "program")))
     script = write(tmp_path, "program/script.py", guest + end)
@@ -409,7 +409,7 @@ def test_a_process_that_outlives_the_program_is_restored(tmp_path, first, end, r
 
 
 def test_ipython_runs_the_launcher_and_goes_on(tmp_path):
-    """%run -m runs two programs, of which the second fails."""
+    """%run -m runs a program, and then a second one that fails."""
     pytest.importorskip("IPython", reason=not_installed("IPython"))
     write(
         tmp_path,
@@ -467,7 +467,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_info_and_version_work_without_chainer(site_without_chainer, tmp_path, how):
-    """The line for Chainer says why; all other lines are there."""
+    """The line for Chainer says why it cannot be imported. No other line is missing."""
     files, line = BROKEN[how]
     for name, content in files.items():
         write(site_without_chainer, name, content)
@@ -516,13 +516,12 @@ def test_info_shows_why_a_kernel_cannot_be_used(monkeypatch, tmp_path):
 
 
 class Runtime:
-    """cupy.cuda.runtime of a machine with one GPU, or without a driver."""
+    """A stand-in for cupy.cuda.runtime, with one GPU or without a driver."""
 
     class CUDARuntimeError(RuntimeError):
         """The error of CUDA's runtime."""
 
     def __init__(self, has_driver=True):
-        """Keeps whether there is a driver."""
         self.has_driver = has_driver
 
     def getDeviceCount(self):  # noqa: N802  CuPy's name
@@ -546,7 +545,7 @@ class Runtime:
     ids=["usable", "too old", "no driver"],
 )
 def test_info_names_the_gpu_kernel_or_says_why_there_is_none(monkeypatch, version, has_driver, line):
-    """Chainer can use CuPy here."""
+    """In all cases Chainer itself can use CuPy."""
     cupy = SimpleNamespace(__version__=version, cuda=SimpleNamespace(runtime=Runtime(has_driver)))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cuda, "available", True)
@@ -591,7 +590,7 @@ def test_a_wrong_command_line_is_explained(tmp_path, arguments, message):
 
 
 def test_a_notebook_is_refused_with_the_ways_to_run_it(tmp_path):
-    """Python runs some notebooks as an expression that does nothing, and fails on others with `null`."""
+    """Python runs some notebooks as an expression without effect, and fails at a `null` in others."""
     write(tmp_path, "train.ipynb", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     result = run(*LAUNCHER, "train.ipynb", cwd=tmp_path)
     assert result.returncode == 1
@@ -600,7 +599,7 @@ def test_a_notebook_is_refused_with_the_ways_to_run_it(tmp_path):
 
 
 def test_help_and_version_are_printed(tmp_path):
-    """They go to standard output."""
+    """Both go to standard output."""
     assert "Run an unmodified Chainer program as python would" in run(*LAUNCHER, "--help", cwd=tmp_path).stdout
     assert run(*LAUNCHER, "--version", cwd=tmp_path).stdout.endswith(f"{rmsprop_graves.__version__}\n")
 

@@ -37,7 +37,7 @@ def test_a_repaired_module_shows_its_own_source_and_lines():
 
 
 def test_numpy_and_the_warning_filters_are_unchanged():
-    """This holds after this package, Chainer and every repaired module have been imported."""
+    """This holds after this package, Chainer and chainer.testing have been imported."""
     run_python("""
         import sys, warnings, numpy
         names, filters = set(dir(numpy)), list(warnings.filters)
@@ -82,7 +82,7 @@ def test_chainers_bytecode_cache_is_neither_used_nor_written(tmp_path):
 
 
 def test_importing_this_package_alone_does_not_import_chainer():
-    """A script may still set CUDA_VISIBLE_DEVICES after it; the import loads only a few small modules."""
+    """A script can still set CUDA_VISIBLE_DEVICES after this import, which loads only a few small modules."""
     run_python("""
         import sys
         import __future__, ast, contextlib, importlib.abc, importlib.machinery, importlib.util, typing
@@ -133,7 +133,7 @@ def test_a_failed_import_of_chainer_is_recovered(package, before):
         sys.meta_path.insert(0, Break())
         try:
             import {package}
-        except Exception:  # there, or earlier where Chainer cannot be imported alone
+        except Exception:  # at Break, or earlier if Chainer cannot be imported alone
             del sys.meta_path[0]
         else:
             raise AssertionError("the import was to fail")
@@ -172,7 +172,7 @@ def test_a_missing_chainer_is_one_error_with_the_install_command(tmp_path):
 
 
 def test_chainer_needs_no_setuptools_of_any_version():
-    """Nor does it need modules that setuptools provided, and the import gives no warning."""
+    """Chainer needs none of the modules that setuptools provided either, and its import gives no warning."""
     run_python(
         """
         import sys
@@ -203,7 +203,7 @@ def test_the_slowest_part_of_importing_chainer_is_left_out():
 
 
 def test_repaired_bytecode_is_cached_beside_chainers_own(tmp_path):
-    """It is written once and then read. Its name depends on the repairs, and a changed source makes it stale."""
+    """The cache is written once and then read. Its name depends on the repairs. A changed source makes it stale."""
     chainer = importlib.util.find_spec("chainer").submodule_search_locations[0]
     shutil.copytree(chainer, tmp_path / "chainer", ignore=shutil.ignore_patterns("__pycache__"))
     code = """

@@ -45,14 +45,14 @@ def test_chainer_still_warns_of_an_unknown_cupy(monkeypatch):
 
 
 def test_chainers_check_on_macos_finds_no_accelerate(monkeypatch):
-    """Chainer asks numpy.distutils, which is gone, for a library that NumPy has not been built with since 1.20."""
+    """Chainer looks for the old Accelerate library with numpy.distutils, which newer versions of NumPy do not have."""
     check = importlib.import_module("chainer._environment_check")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert check._check_osx_numpy_backend() is None
 
 
 def test_chainers_testing_module_can_be_imported():
-    """Importing it asks which packages are installed."""
+    """While it is imported, it asks which packages are installed."""
     testing = importlib.import_module("chainer.testing")
     importlib.import_module("chainer.testing.doctest_helper")
     assert "skip" not in repr(testing.with_requires("numpy>=1.0"))

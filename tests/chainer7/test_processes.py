@@ -56,7 +56,7 @@ WORKERS = """
 @pytest.mark.parametrize("launcher", [[], LAUNCHER], ids=["plain", "launched"])
 @pytest.mark.parametrize("method", METHODS)
 def test_chainers_own_workers_work_under_every_start_method(tmp_path, method, launcher):
-    """Without the repairs they start workers for ever, or write nothing."""
+    """Without the repairs, some of them start workers without end, or write nothing."""
     write(tmp_path, "script.py", WORKERS)
     output = output_of(*launcher, "script.py", method, cwd=tmp_path)
     assert output == f"{[float(i) for i in range(10)]}\n"
@@ -67,7 +67,7 @@ def test_chainers_own_workers_work_under_every_start_method(tmp_path, method, la
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "fork"])
 def test_children_find_the_package_where_their_parent_found_it(tmp_path, method):
-    """The folder is only on the parent's sys.path; the child gets that path after it has unpickled something."""
+    """Only the parent's sys.path has the folder, and the child gets this path after it has unpickled an object."""
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "rmsprop_graves").symlink_to(Path(rmsprop_graves.__file__).parent)
     write(
@@ -166,7 +166,7 @@ def test_an_unguarded_script_with_local_functions_runs_under_the_launcher(tmp_pa
     assert output_of(*LAUNCHER, "script.py", cwd=tmp_path) == "[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]\n"
 
 
-# What cannot work ends with an error
+# Failures end with an error
 
 BROKEN = """
     import multiprocessing, os, signal, sys, threading, time
@@ -263,7 +263,7 @@ def test_a_worker_that_dies_between_fast_batches_is_noticed(tmp_path, method):
 
 
 def test_a_failed_iterator_fails_again(tmp_path):
-    """The second attempt raises too, also after a reset, and does not wait."""
+    """Further attempts raise at once and do not wait, even after a reset."""
     write(
         tmp_path,
         "script.py",
@@ -334,7 +334,7 @@ def test_a_failed_snapshot_writer_ends_the_training(tmp_path, writer, method):
 
 
 def test_a_failed_snapshot_writer_is_finalized_again_without_its_queue(tmp_path):
-    """Chainer finalizes it at exit too, where its queue may hang: the queue's thread has stopped with a lock."""
+    """Chainer finalizes a writer again at exit. The queue may hang then: its thread has ended with a lock held."""
     write(
         tmp_path,
         "script.py",
@@ -368,7 +368,7 @@ WHICH = """
 
 
 def test_an_interpreter_that_a_launched_program_starts_is_launched(tmp_path):
-    """So is an interpreter that this one starts. Their import paths are as without the launcher."""
+    """An interpreter that this one starts is launched too. The import paths are as without the launcher."""
     write(tmp_path, "child.py", WHICH)
     write(
         tmp_path,
@@ -418,7 +418,7 @@ def test_existing_entries_of_pythonpath_stay(tmp_path, path):
 
 
 def other_python():
-    """Returns another interpreter than this one: that of the Python that made this environment, if any."""
+    """Returns the Python that made this virtual environment, or None outside of a virtual environment."""
     base = getattr(sys, "_base_executable", sys.executable)
     return base if base != sys.executable and sys.prefix != sys.base_prefix else None
 

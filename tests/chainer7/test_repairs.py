@@ -298,7 +298,7 @@ def test_sparse_products_of_float16_work(shape):
 
 
 def test_integer_variables_wrap_around():
-    """NumPy 2 refuses a Python number that is out of the dtype's range."""
+    """Without the repair NumPy 2 refuses a Python number that is out of the dtype's range."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert (chainer.Variable(numpy.array([0, 5], "u1")) - 1).array.tolist() == [255, 4]
@@ -400,7 +400,7 @@ def test_onnx_models_are_written():
 
 
 def test_a_deconvolution_has_a_gradient_of_its_weight_alone():
-    """This is a bug of Chainer with every version of NumPy and Python."""
+    """Without the repair it fails with every version of NumPy and Python: "not enough values to unpack"."""
     w = chainer.Parameter(numpy.ones((1, 1, 2, 2), "f"))
     F.sum(F.deconvolution_2d(numpy.ones((1, 1, 3, 3), "f"), w)).backward()
     assert w.grad.tolist() == [[[[9, 9], [9, 9]]]]
@@ -446,14 +446,14 @@ def test_as_strided_and_its_backward_work(dtype):
 
 
 def test_categorical_log_prob_works():
-    """It is the logarithm of the probability of each row's category."""
+    """The result is the logarithm of the probability of each row's category."""
     p = numpy.array([[0.25, 0.75], [0.5, 0.5]], "f4")
     log_p = chainer.distributions.Categorical(p).log_prob(numpy.array([1, 0], "i4"))
     numpy.testing.assert_allclose(log_p.array, numpy.log([0.75, 0.5]), rtol=1e-6)
 
 
 def test_the_iterator_of_chainermn_returns_the_data():
-    """Two ranks share a queue as communicator. The batch size arrives as an array of one element."""
+    """Two ranks share one queue as their communicator. The batch size arrives as an array of one element."""
     iterators = importlib.import_module("chainermn.iterators.multi_node_iterator")
 
     class Communicator:

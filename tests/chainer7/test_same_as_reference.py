@@ -42,7 +42,7 @@ def test_results_are_those_of_the_record(name):
 
 
 def test_every_public_name_has_probes_or_a_reason():
-    """A new or renamed public name has neither probes nor a reason, so this test fails."""
+    """This test fails for a new or renamed public name until it gets probes, or a reason to have none."""
     public = set(names.public_names())
     assert public - PROBES.keys() == names.LEFT_OUT.keys()
     assert PROBES.keys() <= public
@@ -55,7 +55,7 @@ def test_the_public_names_are_those_of_the_reference():
 
 
 def test_every_name_has_a_recorded_result():
-    """A name whose probes all raise compares no result. Only the names in RAISING may raise in every call."""
+    """If all probes of a name raise, no result is compared. Only the names in RAISING may raise in every call."""
     silent = [
         name
         for name, calls in RECORDED.items()
@@ -103,7 +103,7 @@ def test_a_result_that_changed_is_found(changed, said):
 
 
 def test_a_missing_value_a_new_value_and_a_new_warning_are_found():
-    """A warning that is no longer given is no difference."""
+    """A warning that is no longer given does not count as a difference."""
     recorded = {"x": NUMBERS, "warns FutureWarning: then": None}
     found = list(record.differences({"raises": "TypeError", "warns FutureWarning: now": None}, recorded, ARITHMETIC))
     assert [difference.split(":")[0] for difference in found] == ["raises", "warns FutureWarning", "x"]
@@ -111,7 +111,7 @@ def test_a_missing_value_a_new_value_and_a_new_warning_are_found():
 
 
 def test_an_exception_of_another_type_is_found():
-    """NumPy renamed its exceptions, so the comparison uses their first base class of Python."""
+    """NumPy renamed its exceptions, so the comparison uses the first base class that Python defines."""
     (difference,) = record.differences({"raises": "OverflowError"}, {"raises": "InvalidType"}, ARITHMETIC)
     assert difference == "raises: 'OverflowError', not 'InvalidType'"
     outcome = runner.run(lambda: numpy.zeros(2).sum(axis=3), "float32", "python")
@@ -127,7 +127,7 @@ def test_sums_are_compared_in_units_of_the_largest_element():
 
 
 def test_a_float16_may_differ_by_a_few_units_only():
-    """Hundreds of units of float16 would accept almost any number."""
+    """A bound of hundreds of float16 units would accept almost any number."""
     half = NUMBERS.astype("f2")
     other = half.copy()
     other[1] += 8 * numpy.spacing(half[1])

@@ -1,8 +1,8 @@
 """The allowed difference between a result and the record, for each cause of a difference.
 
 Each bound is at least twice the largest difference that was measured on NumPy 2.5 with Python 3.13 to 3.15, and on
-the reference stack with the vector instructions of older CPUs. The comparison is there to find dtypes that are too
-narrow or too wide, which differ by thousands of units.
+the reference stack with the vector instructions of older CPUs. The comparison must find a dtype that is too
+narrow or too wide: the results then differ by thousands of units.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Bound(NamedTuple):
     dtype: str = ""  # the units are of this dtype; "" means the dtype of the result
 
 
-# The operations of IEEE 754 in the same order. Some library may round the last bit the other way.
+# The operations of IEEE 754 in the same order. A library may round the last bit the other way.
 ARITHMETIC = Bound(1)
-# Elementary functions such as exp, log and tan, of the C library, NumPy's vector code or SciPy, and a few combined.
+# Elementary functions such as exp and log, from the C library, NumPy's vector code or SciPy, alone or a few combined.
 ELEMENTARY = Bound(10)
 # Sums by BLAS or NumPy. Their order depends on the CPU, and terms may cancel.
 SUMS = Bound(8, 32)

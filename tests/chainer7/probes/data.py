@@ -234,7 +234,7 @@ def _stored(name, path, arrays, *options):
             os.makedirs(os.path.join(folder, "pfnet/chainer", path))
             for file, contents in arrays.items():
                 numpy.savez(os.path.join(folder, "pfnet/chainer", path, file), **contents)
-            # Of a dataset of pairs the first one is enough.
+            # The first element of a dataset of pairs is enough.
             return [made if isinstance(made, numpy.ndarray) else made[:1] for made in get(getattr(datasets, name))]
         finally:
             dataset.set_dataset_root(before)

@@ -35,7 +35,7 @@ def _drawn(distribution):
 
 
 def _probed(make, values, **parameters):
-    """Probes of a distribution of batches, of scalars, and of numbers in every form."""
+    """Probes of a distribution whose parameters are arrays, scalars, and numbers in every form."""
     a, b = (*parameters.values(), *parameters.values())[:2]
 
     def made(a, b):

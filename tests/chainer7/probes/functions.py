@@ -84,7 +84,7 @@ MANY = 70000
 
 
 def _of_many(function):
-    """Probes of a loss of many samples, with gradients as of a scaled loss."""
+    """Probes of a loss over many samples, with and without loss scaling."""
     return (
         lambda x=low[MANY, 2], y=low[MANY, 2]: function(x, y) * 1024,
         lambda x=low[MANY, 2], y=low[MANY, 2]: function(x, y),
@@ -155,7 +155,7 @@ def _pooling(function, n, **options):
 
 
 def _regions(function, *options):
-    """Probes of a function of regions, whose first number is x."""
+    """Probes of a function of regions of interest, given as x and y of two corners."""
     regions = numpy.array([[0, 0, 6, 3], [1, 2, 4, 5], [5, 1, 2, 3]])
     indices = numpy.array([0, 1, 0], "i")
     return (

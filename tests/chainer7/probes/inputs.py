@@ -26,11 +26,11 @@ def words(text):
 
 
 class Hyperparameter:
-    """Marks the argument of a probe that is a function, which gives a number its form."""
+    """Marks an argument of a probe: a function that gives a number its form."""
 
 
 class Input:
-    """Describes an array of a probe. Subscription sets the shape; without a dtype it takes the probe's."""
+    """Describes an array that a probe gets. Indexing sets its shape. Without a dtype it has the probe's."""
 
     def __init__(self, values, dtype=None, is_variable=True):
         self.values = values

@@ -18,7 +18,7 @@ STEP = small[4, 3]
 
 
 def _applied(link, *args, steps=1, **kwargs):
-    """Returns the last result of some calls, and the link: its parameters, persistent values and gradients count."""
+    """Calls a link. Returns the last result, and the link for its parameters, persistent values and gradients."""
     for _ in range(steps):
         result = link(*args, **kwargs)
     return result, link
@@ -171,7 +171,7 @@ LINKS = {
     "Highway": lambda x=X, h=h: _applied(L.Highway(3, activate=F.tanh, init_bt=h(-1)), x),
     "Inception": _image(L.Inception, 2, 2, 1, 2, 1, 2, 1),
     "InceptionBN": (
-        # Without parameters: their gradients before a normalization are zero but for rounding.
+        # These return no link: the gradients of parameters before a normalization are zero but for rounding.
         lambda x=normal[2, 2, 5, 5]: L.InceptionBN(2, 2, 1, 2, 1, 2, "avg", 2)(x),
         lambda x=normal[2, 2, 5, 5]: L.InceptionBN(2, 0, 1, 2, 1, 2, "max", stride=2)(x),
     ),

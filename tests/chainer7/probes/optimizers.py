@@ -51,7 +51,7 @@ def _stepped(optimizer, dtype, *hooks, steps=20, largest=2.0, full_precision=Fal
     state = numpy.random.RandomState(0)
     for _ in range(steps):
         for _, param in sorted(model.namedparams()):
-            # Rounded to 1/400 of the largest, so that most of them are exact in float16.
+            # Multiples of 1/256 of the largest, which is a power of two, so that they are exact in float16.
             param.grad = numpy.array(state.randint(-256, 257, param.shape) * (largest / 256), dtype)
         optimizer.update()
     return _state(optimizer)

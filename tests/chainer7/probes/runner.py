@@ -136,7 +136,7 @@ def _takes_dtype(spec):
 
 
 def _weights(array):
-    """Returns gradients for an output, which vary and are exact in float16."""
+    """Returns the gradients of an output. They differ between elements, and are exact in float16."""
     weights = numpy.arange(array.size) % 7 * 0.25 - 0.5
     return weights.reshape(array.shape).astype(array.dtype)
 
@@ -191,11 +191,11 @@ def _sampled(label, array):
     yield label, array
 
 
-_FEW = 24  # elements of an array in the record; each one takes 80 kB of the file
+_FEW = 24  # recorded elements per array; each further element adds 80 kB to the file
 
 
 def _name_of(error):
-    """Returns the first base class of Python or Chainer, because NumPy has renamed its exceptions."""
+    """Returns the name of the first base class that Python or Chainer defines. NumPy has renamed its exceptions."""
     known = (name.__name__ for name in type(error).__mro__ if name.__module__.split(".")[0] in _NAMED)
     return f"{next(known)}"
 
