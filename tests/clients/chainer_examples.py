@@ -1,4 +1,4 @@
-"""The models of three examples in Chainer's documentation, written anew, on data that come with a package."""
+"""The models of three examples in Chainer's documentation, rewritten for data that installed packages contain."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from chainer import distributions as D
 from chainer.training import extensions, updaters
 
 STREAMS = 20  # number of positions in the text that are read in parallel
-STEPS = 20  # words of each stream between two updates, which the gradient flows back through
+STEPS = 20  # words of each stream per update: the length of truncated backpropagation
 
 
 def digits():
-    """Scikit-learn's 1,797 handwritten digits: images of 64 pixels from 0 to 1, and the digits."""
-    # Imported here: the language model can be trained without scikit-learn.
+    """Scikit-learn's 1,797 handwritten digits: images of 64 pixels from 0 to 1, and their labels."""
+    # Imported here, because the language model can be trained without scikit-learn.
     from sklearn.datasets import load_digits
 
     x, t = load_digits(return_X_y=True)
@@ -41,7 +41,7 @@ class LanguageModel(chainer.Chain):
     """Scores the next word by two LSTMs, which keep their state from call to call."""
 
     def __init__(self, n_words, n_units):
-        """Makes the layers, uniform between -0.1 and 0.1."""
+        """Makes the layers, with parameters uniform between -0.1 and 0.1."""
         super().__init__()
         with self.init_scope():
             self.embed = L.EmbedID(n_words, n_units)
@@ -62,7 +62,7 @@ class BPTTUpdater(updaters.StandardUpdater):
     """Updates after a number of time steps, and truncates backpropagation there."""
 
     def update_core(self):
-        """One update."""
+        """Makes one update."""
         optimizer = self.get_optimizer("main")
         loss = 0
         for _ in range(STEPS):
@@ -133,7 +133,7 @@ class NegativeELBO(chainer.Chain):
             self.decoder = Decoder(n_hidden, n_pixels)
 
     def forward(self, x):
-        """The mean over a batch of images."""
+        """Returns the mean loss of a batch of images."""
         posterior = self.encoder(x)
         zeros = self.xp.zeros((len(x), self.n_latent), "f")
         prior = D.Independent(D.Normal(zeros, log_scale=zeros))

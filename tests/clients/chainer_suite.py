@@ -3,7 +3,7 @@
     python tests/clients/chainer_suite.py CHECKOUT --reference PYTHON --python PYTHON
 
 CHECKOUT is Chainer's repository at v7.8.1. The reference is a Python with plain Chainer 7.8.1 on a stack that Chainer
-was written for (Python 3.8, NumPy 1.22); the other one has this package, whose launcher runs the tests. Both need
+was written for (Python 3.8, NumPy 1.22). The other Python has this package, whose launcher runs the tests. Both need
 pytest and mock. The tests run against the installed Chainer, never against the checkout's. The status is 1 if a case
 that passes on the reference does not pass on the other stack.
 
@@ -46,7 +46,7 @@ MENDS = (
     ("return unittest.SkipTest(msg)", "raise unittest.SkipTest(msg)", "a test that returns a value: Python 3.11"),
 )
 
-# In Chainer's tests every warning is an error, apart from the exceptions in its setup.cfg and those of the reference.
+# Chainer's setup.cfg turns warnings into errors, with exceptions. The reference needs these exceptions too.
 IGNORED = """
     ignore:.* is a deprecated alias:DeprecationWarning
     ignore::ResourceWarning
@@ -207,7 +207,7 @@ def inside(file, log):
     import numpy
     import pytest
 
-    # Of an MPI program only the first rank's log counts.
+    # Only the log of an MPI program's first rank counts.
     rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
     log = Path(log if rank == "0" else f"{log}.{rank}")
     source = next(folder / "source" for folder in log.parents if (folder / "source").is_dir())
@@ -221,7 +221,7 @@ def inside(file, log):
         ],
         plugins=[Recorder(log)],
     )
-    # pytest's status if every case passed, some failed, the file cannot be imported, or it has no cases.
+    # pytest's status is 0 if every case passed, 1 if some failed, 2 if the file cannot be imported, 5 without cases.
     return 0 if status in (0, 1, 2, 5) else status
 
 
@@ -229,7 +229,7 @@ class Recorder:
     """A pytest plugin that logs the outcome of each case as soon as it is known."""
 
     def __init__(self, log):
-        """Takes the cases that are already in the log."""
+        """Reads the cases that are already in the log."""
         self.log = log
         self.done = read(log)[0]
         self.reports = []
@@ -282,7 +282,7 @@ def case_of(nodeid):
 
 
 def compare(reference, subject, files):
-    """Prints the counts of each folder and the cases that fail; returns 1 if there are any, else 0."""
+    """Prints the counts of each folder and the cases that fail. Returns 1 if a case fails, else 0."""
     counts, failed = defaultdict(Counter), defaultdict(list)
     incomplete = 0
     for file in files:

@@ -20,7 +20,7 @@ ENDS = ("", "O", "N", "C=O", "C(=O)O", "C(=O)OC", "C#N", "Cl", "SC", "c1ccccc1")
 
 
 def ggnn(optimizer, updates=300):
-    """Learns Crippen's estimate of log P, the solubility in fat, for chains of two to eleven carbon atoms."""
+    """Learns Crippen's estimate of log P, the octanol-water partition coefficient, of chains of 2 to 11 carbons."""
     molecules = [Chem.MolFromSmiles("C" * length + end) for length in range(2, 12) for end in ENDS]
     preprocessor = GGNNPreprocessor()
     data = [

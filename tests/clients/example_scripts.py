@@ -38,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 # The last line of a traceback. The message of Chainer's InvalidType is on the lines after it.
 ERROR = r"^[A-Za-z_.]*(?:Error|Exception)\b.*|^[A-Za-z_.]*InvalidType: \n(?:.*\n){4}"
 
-# Known reasons of failures. Failures on every stack were confirmed with --plain on Python 3.8 with NumPy 1.22.
+# Known reasons of failures. Bugs on every stack were confirmed with --plain on Python 3.8 with NumPy 1.22.
 GPU = "needs a GPU: the script takes no other device, or NCCL"
 ONE_ELEMENT = "the script's own int() of an array with one element, which NumPy 2.4 refuses"
 EVERY_STACK = "a bug of the script on every stack: "
@@ -231,7 +231,7 @@ class Runner:
     """Runs the scripts in copies of the checkouts."""
 
     def __init__(self, folder, python, is_plain):
-        """Takes a folder, the command of an interpreter, and whether to do without the launcher."""
+        """Takes a folder, the command of an interpreter, and whether to run scripts without the launcher."""
         self.folder = folder
         self.python = shlex.split(python)
         self.launcher = [] if is_plain else ["-m", "rmsprop_graves"]
@@ -255,7 +255,7 @@ class Runner:
         print(f"data: {wrong or 'made'}", flush=True)
 
     def chainerrl(self, checkout):
-        """Copies ChainerRL's examples, whose shell scripts call `python`: here, the launcher."""
+        """Copies ChainerRL's examples. Their shell scripts call `python`, which is the launcher here."""
         for name in ("examples", "examples_tests"):
             shutil.copytree(checkout / name, self.folder / "chainerrl" / name)
         stand_in = self.folder / "bin/python"
@@ -264,7 +264,7 @@ class Runner:
         stand_in.chmod(0o755)
 
     def command(self, example):
-        """The command, the folder to run it in, and the environment."""
+        """Returns the command, the folder to run it in, and the environment."""
         if example.script.endswith(".sh"):
             # The scripts make folders for the agents that they save.
             temporary = self.folder / "chainerrl/tmp"

@@ -23,7 +23,7 @@ train_lstm = functools.partial(ptb_lstm, updates=UPDATES, units=8)
 
 @pytest.fixture(autouse=True)
 def _numpy_alone(monkeypatch):
-    """Compare with the NumPy kernel alone, whatever is installed, and put the kernel in use back afterwards."""
+    """Compare with the NumPy kernel alone, even if Numba is installed, and restore the selected kernel afterwards."""
     before = kernels.on_cpu()
     monkeypatch.setattr(comparison, "KERNELS", ("numpy",))
     yield
@@ -32,7 +32,7 @@ def _numpy_alone(monkeypatch):
 
 @pytest.fixture
 def run_clients(monkeypatch, capsys):
-    """Compare clients that are functions; return the exit status, the rows of the table, and the errors."""
+    """Return a function that compares clients. It returns the exit status, the rows of the table, and the errors."""
 
     def run(**functions):
         monkeypatch.setitem(sys.modules, "a_client", SimpleNamespace(**functions))
@@ -45,12 +45,12 @@ def run_clients(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def expected():
-    """The end of training by Chainer's class."""
+    """The result of training with Chainer's class."""
     return end_of(train_lstm, ChainerRMSpropGraves(**SETTINGS))
 
 
 def test_both_classes_end_with_the_same_bits(monkeypatch, expected):
-    """The first update makes the states; from then on every parameter is stepped in the batch."""
+    """The first update makes the states, one parameter at a time. Later updates step all parameters in one batch."""
     alone = []
     update = chainer.Parameter.update
     monkeypatch.setattr(chainer.Parameter, "update", lambda param: alone.append(param) or update(param))
@@ -65,7 +65,7 @@ def test_both_classes_end_with_the_same_bits(monkeypatch, expected):
 
 @pytest.mark.parametrize("name", ["lr", "alpha", "momentum", "eps"])
 def test_a_setting_that_differs_by_a_millionth_is_found(expected, name):
-    """It may be any of the four."""
+    """The setting may be any of the four hyperparameters."""
     optimizer = RMSpropGraves(**SETTINGS)
     setattr(optimizer, name, getattr(optimizer, name) * (1 + 1e-6))
     assert " differs in " in first_difference(end_of(train_lstm, optimizer), expected)
@@ -73,7 +73,7 @@ def test_a_setting_that_differs_by_a_millionth_is_found(expected, name):
 
 @pytest.mark.parametrize("state", ["", "/n", "/g", "/delta"])
 def test_a_single_bit_is_found(expected, state):
-    """It may be of a parameter or of any of its states."""
+    """The bit may be in a parameter or in any of its states."""
     entry = f"/predictor/l3/b{state}"
     other = {name: array.copy() for name, array in expected.items()}
     other[entry].view("u4")[3] ^= 1
@@ -81,14 +81,14 @@ def test_a_single_bit_is_found(expected, state):
 
 
 def test_counters_are_compared(expected):
-    """Every rule and the optimizer have one."""
+    """Every rule and the optimizer have a counter t."""
     for entry in ("/predictor/l3/b/t", "t"):
         other = {**expected, entry: expected[entry] + 1}
         assert first_difference(other, expected) == f"{entry} differs in 1 of 1 elements"
 
 
 def test_missing_entries_dtypes_shapes_and_signs_of_zero_are_compared():
-    """Equal bits could belong to different arrays."""
+    """Arrays of different names, dtypes or shapes can have equal bytes."""
     zero = numpy.zeros(2, "f")
     assert first_difference({"a": zero}, {"b": zero}) == "only one of them has a, b"
     assert first_difference({"a": zero.astype("i")}, {"a": zero}) == "a is int32 (2,), not float32 (2,)"
@@ -111,7 +111,7 @@ def test_a_client_with_the_same_bits_passes(run_clients):
 
 
 def test_a_client_that_differs_fails_and_the_others_are_run(run_clients):
-    """The rows below it say where, and whether Chainer's class has had a negative variance."""
+    """The rows below its row say where it differs, and how often Chainer's class had a negative variance."""
 
     def differ(optimizer):
         optimizer.lr *= 1 if isinstance(optimizer, ChainerRMSpropGraves) else 1 + 1e-6
@@ -126,7 +126,7 @@ def test_a_client_that_differs_fails_and_the_others_are_run(run_clients):
 
 
 def test_a_negative_variance_is_counted(run_clients):
-    """It is the one deliberate difference."""
+    """A negative n - g^2 is the one deliberate difference from Chainer's class."""
 
     def train_steadily(optimizer):
         optimizer.setup(chainer.links.Linear(1, 100))
@@ -143,7 +143,7 @@ def test_a_negative_variance_is_counted(run_clients):
 
 
 def test_a_client_that_does_not_repeat_itself_fails(run_clients):
-    """It cannot be compared with anything."""
+    """A client whose results vary from run to run cannot be compared."""
     runs = []
 
     def never_the_same(optimizer):
@@ -169,6 +169,6 @@ def test_a_client_that_raises_fails(run_clients):
 
 
 def test_a_client_that_is_not_installed_is_not_run(capsys):
-    """Its row says which module is missing, and it is no failure."""
+    """Its row says which module is missing. The exit status is 0."""
     assert comparison.main([Client("Missing", "no_such_package.client", "train", {})]) == 0
     assert capsys.readouterr().out.splitlines()[2:] == [f"{'Missing':<26}not run: No module named 'no_such_package'"]
