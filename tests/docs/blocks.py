@@ -1,4 +1,4 @@
-"""The pages and the README, and what a reader copies of their blocks of code."""
+"""The README, the pages, and their blocks of code as a reader copies them."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Block(NamedTuple):
 
     @property
     def output(self):
-        """The output that the page shows, or that a comment tells if it differs from machine to machine."""
+        """The output that the page shows. If it differs between machines, a comment before the block gives it."""
         lines = self.text.splitlines()
         if PROMPT.match(lines[0]):
             return "\n".join(line for line in lines if not PROMPT.match(line))
         return self.comment[len(" prints: ") :] if self.comment.startswith(" prints: ") else self.printed
 
     def is_shown(self, expected, output):
-        """Whether an output is as expected, apart from whitespace, dots and numbers that a comment says to differ."""
+        """Whether an output is as expected, apart from `...`, whitespace, and numbers if a comment says so."""
         if self.comment.startswith(" numbers differ: "):
             expected, output = (re.sub(r"\d[\d.,]*", "0", text) for text in (expected, output))
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -58,7 +58,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page, *languages):
-    """Return a page's blocks of code in some languages or, without any, in all."""
+    """Return a page's blocks of code in the languages, or in all languages if none is given."""
     blocks = []
     for match in BLOCK.finditer(page):
         text = textwrap.dedent(match["text"])

@@ -1,4 +1,4 @@
-"""A game for train_dqn.py whose values are known."""
+"""A game for train_dqn.py with known values of every action."""
 
 from __future__ import annotations
 

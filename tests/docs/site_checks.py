@@ -175,7 +175,7 @@ def faults_of_site(browser, folder):
 
 
 def copies(browser, folder, name):
-    """Return what a page's blocks put on the clipboard: by their copy buttons, and when they are selected."""
+    """Return the texts copied from a page's blocks: by their copy buttons, and by selecting the blocks."""
     pressed, selected = [], []
     with served(folder) as address, watched(browser, address) as (page, _):
         page.context.grant_permissions(["clipboard-read"])
@@ -190,12 +190,12 @@ def copies(browser, folder, name):
 
 
 def search(browser, folder, word):
-    """Search for a word on the first page; return the titles that are found, and the faults."""
+    """Search for a word from the first page. Return the titles found, and the faults."""
     with served(folder) as address, watched(browser, address) as (page, faults):
         page.goto(address + "index.html")
         page.locator("input[name=q]").first.fill(word)
         page.keyboard.press("Enter")
-        # One page is a word in the summary, and more of them a number.
+        # The summary counts "one page" in words, and several pages with a number.
         summary = "document.querySelector('.search-summary')?.textContent"
         page.wait_for_function(f"/\\d|one page|did not match/.test({summary})")
         page.wait_for_load_state("networkidle")
@@ -203,7 +203,7 @@ def search(browser, folder, word):
 
 
 def reachable(browser, folder, clicks):
-    """Return the pages that are at most so many clicks from the first page, by links in the text of pages."""
+    """Return the pages at most `clicks` clicks from the first page, by links in the text of pages."""
     found, opened = {"index.html"}, set()
     with served(folder) as address, watched(browser, address) as (page, _):
         for _ in range(clicks):

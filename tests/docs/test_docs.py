@@ -1,4 +1,4 @@
-"""The commands and the Python code of the documentation run and print what is shown, and so does the README's code."""
+"""The Python code of the README and the pages prints the output that they show, and so do the pages' commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENVIRONMENT = {
 
 
 def run(*command, folder, script):
-    """Let a program read a script in a folder; return all that it prints."""
+    """Run a program in a folder, with a script as its input. Return its output and errors."""
     return subprocess.run(
         command,
         cwd=folder,
@@ -91,7 +91,7 @@ def faults_of(page, folder):
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if commands_of(page)])
 def test_commands_of_a_page_print_the_output_on_the_page(name, tmp_path):
-    """They run in a folder with the examples; the interpreter's scripts come first on the PATH."""
+    """The commands run in a folder with the examples. The interpreter's scripts come first on the PATH."""
     text = str(commands_of(PAGES[name]))
     for word, modules in NEEDS.items():
         for module in modules if word in text else ():
@@ -113,13 +113,13 @@ def test_commands_of_a_page_print_the_output_on_the_page(name, tmp_path):
     ],
 )
 def test_the_check_finds_a_command_that_prints_something_else(block, fault, tmp_path):
-    """It also finds a command that fails or does not run."""
+    """The check also finds a command that fails or does not run."""
     faults = faults_of(f"Text.\n\n```console\n{block}\n```\n", tmp_path)
     assert faults == [] if fault is None else fault in faults[0]
 
 
 def test_a_block_that_is_not_run_says_why():
-    """The reason is in a comment before it."""
+    """The reason is in a comment before the block."""
     page = "<!-- not run: it takes hours -->\n\n```console\n$ python train.py\n```\n"
     assert commands_of(page) == []
     assert len(commands_of(page.partition("\n")[2])) == 1
@@ -135,7 +135,7 @@ def test_commands_of_a_page_can_be_pasted_into_a_shell(name):
 
 
 def python_of(page):
-    """Return a page's blocks of Python, except those that need a module or a GPU that is not there."""
+    """Return a page's blocks of Python that this environment can run."""
     return [block for block in blocks_of(page, "pycon", "python") if can_run(block)]
 
 
@@ -163,7 +163,7 @@ def faults_of_python(page, folder):
 
 @pytest.mark.parametrize("name", [name for name, page in TEXTS.items() if python_of(page)])
 def test_python_of_a_page_prints_the_output_on_the_page_when_it_is_pasted(name, tmp_path):
-    """The interpreter reads it line by line, as Python up to 3.12 does, after the page's earlier blocks."""
+    """The interpreter reads the blocks of a page in turn, line by line as Python up to 3.12 does."""
     text = str(python_of(TEXTS[name]))
     for word, module in PYTHON_NEEDS.items():
         if word in text:
@@ -174,7 +174,7 @@ def test_python_of_a_page_prints_the_output_on_the_page_when_it_is_pasted(name, 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_python_of_a_page_can_be_pasted_line_by_line(name):
-    """This includes the blocks that are skipped for a module that is not installed."""
+    """This includes the blocks that need a module that is not installed."""
     for block in blocks_of(TEXTS[name], "pycon", "python"):
         lines = []
         for line in f"{block.copied}\n\n".split("\n"):
@@ -214,14 +214,14 @@ def test_python_of_a_page_prints_all_values_but_the_last_of_a_block(name):
     ],
 )
 def test_the_check_finds_python_that_prints_something_else(block, fault, tmp_path):
-    """It also finds an indented block that the next statement follows without an empty line."""
+    """The check also finds an indented block without an empty line before the next statement."""
     faults = faults_of_python(f"Text.\n\n```pycon\n{block}\n```\n", tmp_path)
     assert faults == [] if fault is None else fault in faults[0]
 
 
 @pytest.mark.parametrize(("shown", "accepted"), [("2", True), ("3", False)])
 def test_a_block_of_text_after_a_script_is_its_output(shown, accepted, tmp_path):
-    """Unless a comment before the script says what it prints."""
+    """If a comment before the script gives the output, the comment counts."""
     page = f"```python\nprint(1 + 1)\n```\n\n```text\n{shown}\n```\n"
     assert (faults_of_python(page, tmp_path) == []) == accepted
     assert faults_of_python(f"<!-- prints: 2 -->\n{page}", tmp_path) == []
@@ -236,13 +236,13 @@ def test_a_block_of_text_after_a_script_is_its_output(shown, accepted, tmp_path)
     ],
 )
 def test_numbers_may_differ_after_a_comment_that_says_why(comment, shown, accepted, tmp_path):
-    """Words may not."""
+    """Words may not differ."""
     page = f"<!-- {comment} -->\n```pycon\n>>> print('loss', 3.5)\n{shown}\n```\n"
     assert (faults_of_python(page, tmp_path) == []) == accepted
 
 
 def test_the_check_finds_values_that_are_not_shown():
-    """Only the last value of a block is shown, so values before it are printed."""
+    """Python shows only the last value of a pasted block, so a page must print the values before it."""
     block = ">>> {}\n2\n>>> 1 + 1\n2\n"
     for statement, lost in [("1 + 1", ["1 + 1\n"]), ("print(1 + 1)", [])]:
         assert lost_outputs(f"```pycon\n{block.format(statement)}```\n") == lost
@@ -262,9 +262,9 @@ def unrun(page):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_of_a_page_is_run_by_a_test(name):
-    """Python is in blocks of pycon or python, and commands are in blocks of console."""
+    """Blocks of Python are marked pycon or python, and blocks of commands are marked console."""
     assert unrun(PAGES[name]) == []
-    # MyST's comments are text on a forge, and would say to no test that a block is not to be run.
+    # A forge shows MyST's comments as text, and no test finds `not run` in them.
     assert re.findall(r"^% .*", PAGES[name], re.M) == []
     for opening in ("```py", "~~~ pycon", ":::{code-block} python", "```{code} sh", "```{doctest}", "```{console}"):
         assert unrun(f"{PAGES[name]}\n{opening}\n1\n") == [opening]
@@ -286,7 +286,7 @@ def test_every_make_target_in_the_text_exists():
 
 
 def test_commands_of_the_readme_that_ask_the_launcher_run():
-    """Other tests cover the other commands, which install, train or test."""
+    """Each option of the launcher that the README uses exits with status 0. Other tests cover the other commands."""
     options = set(re.findall(r"python -m rmsprop_graves (--[a-z]+)", README))
     assert "--info" in options
     for option in options:
@@ -294,7 +294,7 @@ def test_commands_of_the_readme_that_ask_the_launcher_run():
 
 
 def test_signatures_in_the_reference_are_those_of_the_methods():
-    """The reference contains signatures of methods that are inherited from Chainer's classes."""
+    """The reference spells out the signatures of methods that are inherited from Chainer's classes."""
     pages = "".join(page for name, page in PAGES.items() if name.startswith("reference/"))
     written = re.findall(r"\{py:method\} (\w+)\.(\w+)\((.*)\)$", pages, re.M)
     assert len(written) > 10

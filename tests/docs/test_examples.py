@@ -85,7 +85,7 @@ def run(folder, script, *options, launcher=(), press=None, status=0):
 def run_here(folder, monkeypatch, script, *options):
     """Run a script that exits before it trains, in this process to save time; return sys.exit's argument."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that what the script sets is undone
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that pytest undoes the script's own setting
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setattr(sys, "argv", [script, *options])
     with pytest.raises(SystemExit) as stop:
@@ -241,7 +241,7 @@ def dqn_module(monkeypatch):
 
 
 def test_dqn_learns_the_value_of_every_action(tmp_path, monkeypatch):
-    """They agree with Bellman's equation: a cell is worth 0.99 to the power of the frames until the reward."""
+    """The values agree with Bellman's equation: a reward that comes n frames later is worth 0.99^n."""
     output = run(tmp_path, "train_dqn.py", "--frames", "4200").stdout
     assert "without random actions, return 1 in " in output
     assert float(re.search(r"Mean return of the last hundred episodes: (\S+)\n", output).group(1)) > 0.9
@@ -286,7 +286,7 @@ def test_dqn_leaves_the_files_that_it_names(whole_run):
 
 
 def test_dqn_does_not_replace_the_snapshot_of_another_run(tmp_path, whole_run):
-    """Only the newest snapshot is kept, so a run that is not resumed would lose it."""
+    """Only the newest snapshot is kept, so a new run in the same folder would delete the other run's."""
     shutil.copytree(whole_run("train_dqn.py")[0], tmp_path, dirs_exist_ok=True)
     before = last_snapshot(tmp_path)
     error = run(tmp_path, "train_dqn.py", status=2).stderr
@@ -351,7 +351,7 @@ def test_dqn_compares_optimizers(tmp_path, whole_run, options):
 
 
 def test_dqn_resumes_a_game_of_minatar_to_the_same_bits(tmp_path):
-    """Ctrl-C comes in the middle of an episode, whose state is not in the snapshot but follows from its actions."""
+    """Ctrl-C comes in the middle of an episode. The snapshot holds its actions instead of the game's state."""
     pytest.importorskip("minatar", reason=not_installed("minatar"))
     options = ["--game", "breakout", "--frames", "40", "--interval", "20"]
     for name, presses in (("whole", []), ("stopped", [{"press": (*IN_AN_UPDATE, 33, 1), "status": 130}])):
@@ -365,7 +365,7 @@ def test_dqn_resumes_a_game_of_minatar_to_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("game", ["asterix", "breakout", "freeway", "seaquest", "space_invaders"])
 def test_dqn_restores_a_game_from_its_actions(monkeypatch, game):
-    """A new player with the same actions sees the same states, whichever episodes the other has played before."""
+    """A new player with the same actions sees the same states as one that has played other episodes before."""
     pytest.importorskip("minatar", reason=not_installed("minatar"))
     module = dqn_module(monkeypatch)
     load_game, player_class = module["load_game"], module["Player"]
@@ -384,7 +384,7 @@ def test_dqn_restores_a_game_from_its_actions(monkeypatch, game):
 
 
 def test_dqn_samples_the_newest_transitions(monkeypatch):
-    """Each is one of the newest five, and each of these is drawn; the end of the ring is no boundary."""
+    """Every sample is one of the newest five, and all five are drawn, also across the end of the ring."""
     module = dqn_module(monkeypatch)
     memory_class = module["ReplayMemory"]
     monkeypatch.setitem(memory_class.__init__.__globals__, "MEMORY", 5)
@@ -404,7 +404,7 @@ def test_dqn_samples_the_newest_transitions(monkeypatch):
 
 
 def test_a_second_ctrl_c_leaves_the_last_whole_snapshot(tmp_path, whole_run):
-    """It comes while a snapshot is written; the run resumes from the snapshot before."""
+    """The second Ctrl-C comes while a snapshot is written. The run resumes from the previous snapshot."""
     stopped = run(tmp_path, "train_text.py", press=(*IN_A_SNAPSHOT, 2, 2), status=130)
     assert stopped.stderr.startswith("Stopped at once.")
     assert len(list((tmp_path / "out").glob("*snapshot*"))) == 1
@@ -413,14 +413,14 @@ def test_a_second_ctrl_c_leaves_the_last_whole_snapshot(tmp_path, whole_run):
 
 
 def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path):
-    """A snapshot without optimizer states would not load, so there is none."""
+    """A snapshot without optimizer states would not load, so the script writes none."""
     stopped = run(tmp_path, "train_text.py", press=(*BEFORE_THE_FIRST_UPDATE, 1, 1), status=130)
     assert stopped.stderr == "Stopped before the first step: nothing to resume.\n"
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_finished_run_resumes(tmp_path, whole_run):
-    """From the end it prints the same without training; from an earlier epoch it reaches the same result."""
+    """From its end it prints the same without training. From an earlier epoch it reaches the same result."""
     folder, output = whole_run("train_text.py")
     again = run(tmp_path, "train_text.py", "--resume", str(folder / "out" / "snapshot_iter_18")).stdout
     assert again.partition("Held-out")[2].splitlines()[0] == output.partition("Held-out")[2].splitlines()[0]
@@ -437,7 +437,7 @@ def test_a_finished_run_resumes(tmp_path, whole_run):
     ],
 )
 def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run, script, status, result):
-    """It is not printed to a file or pipe, and neither are escape codes."""
+    """The script prints neither the bar nor escape codes to a file or pipe."""
     pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
     _, output = whole_run(script)
     assert "this epoch [" not in output
@@ -501,7 +501,7 @@ def test_the_progress_bar_shows_in_a_terminal(tmp_path, whole_run, script, statu
     ],
 )
 def test_an_invalid_argument_is_named(tmp_path, monkeypatch, capsys, script, options, message):
-    """One line names it, the exit status is 2, and nothing is written."""
+    """One line names the argument, the exit status is 2, and nothing is written."""
     require(script)
     (tmp_path / "not_a_snapshot").write_text("Hello")
     (tmp_path / "latin1").write_bytes("déjà vu".encode("latin-1"))

@@ -24,7 +24,7 @@ pytest.importorskip("sklearn", minversion="1.1", reason="two scripts train on sc
 
 @pytest.fixture
 def script(monkeypatch):
-    """Import a script by name, as if it ran in its folder; undo its settings afterwards."""
+    """A function that imports a script by name, as if it ran in its folder. Its settings are undone afterwards."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setattr(sys, "path", [*sys.path, str(FIGURES), str(FIGURES.parent / "examples")])
@@ -40,7 +40,7 @@ def script(monkeypatch):
 
 @pytest.fixture
 def save(script, tmp_path, monkeypatch):
-    """Save a figure in a temporary folder, and assert that no edge of the picture cuts anything off."""
+    """A function that saves a figure, and asserts that the edges of the picture are white: nothing is cut off."""
     style = script("style")
     monkeypatch.setattr(style, "IMAGES", tmp_path)
 
@@ -92,7 +92,7 @@ def test_a_training_becomes_nan_only_with_chainers_class(script, save):
 
 
 def test_the_path_of_each_optimizer_ends_lower_than_it_begins(script, save, monkeypatch):
-    """Each begins at the start of its surface."""
+    """Every path begins at the start of its surface."""
     surfaces = script("surfaces")
     monkeypatch.setattr(surfaces, "RATES", [1e-3, 1e-2])
     for surface in surfaces.SURFACES.values():
@@ -128,7 +128,7 @@ def test_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeyp
 
 
 def test_dqn_curves_of_chainers_class_and_of_ours_are_the_same(script, save, monkeypatch, tmp_path, capsys):
-    """Both train for 200 frames, and then a picture is drawn as if other optimizers had the same curve."""
+    """Both train for 200 frames. The pictures are drawn as if all optimizers had the same curve."""
     dqn = script("dqn")
     monkeypatch.chdir(tmp_path)
     shutil.copy(Path(__file__).with_name("corridor.py"), tmp_path)
@@ -155,7 +155,7 @@ def test_dqn_curves_of_chainers_class_and_of_ours_are_the_same(script, save, mon
 
 
 def test_the_profile_of_dqn_has_the_share_of_each_part(script, monkeypatch, tmp_path):
-    """Parts do not overlap, and what is left over is Chainer's and the example's own code."""
+    """The parts do not overlap. The rest of the time goes to Chainer's and the example's own code."""
     dqn = script("dqn")
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     speed, shares = dqn.profile("corridor:Corridor", "adam", 100)
@@ -166,7 +166,7 @@ def test_the_profile_of_dqn_has_the_share_of_each_part(script, monkeypatch, tmp_
 
 
 def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save):
-    """All except the one with a hook lie end to end, and the spans cover them."""
+    """All parameters except the one with a hook lie end to end in memory, and the spans cover them."""
     pytest.importorskip("numba", reason=not_installed("numba"))
     whole_model = script("whole_model")
     before = kernels.on_cpu()
@@ -184,7 +184,7 @@ def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save
 
 
 def test_the_share_of_the_floor_agrees_with_the_benchmarks_readme(script, save):
-    """It is in the last column of the first table of the processor's section. No mark is cut off."""
+    """The README has the share in the last column of the processor's first table. The picture cuts no mark off."""
     benchmark = script("benchmark")
     readme = (FIGURES.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
     results = benchmark.read()

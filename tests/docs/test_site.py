@@ -45,7 +45,7 @@ def test_every_page_loads_and_every_link_leads_somewhere(browser, site):
 
 
 def test_search_finds_a_word_of_the_site(browser, site):
-    """It finds nothing for a word that is not on the site."""
+    """The search finds nothing for a word that is not on the site."""
     titles, faults = site_checks.search(browser, site, "momentum")
     assert any("RMSpropGraves" in title for title in titles)
     assert faults == []
@@ -99,14 +99,14 @@ def write_site(folder, body):
 
 
 def test_a_sound_site_passes(browser, tmp_path):
-    """So the sites of the next test fail only because of the fault that is added."""
+    """This shows that the sites of the next test fail only because of the added fault."""
     write_site(tmp_path, SOUND)
     assert site_checks.faults_of_site(browser, tmp_path) == []
 
 
 @pytest.mark.parametrize(("fault", "expected"), BROKEN.items())
 def test_each_fault_of_a_site_is_found(browser, tmp_path, fault, expected):
-    """Each check can fail."""
+    """Every message is about the added fault."""
     write_site(tmp_path, SOUND + fault)
     faults = site_checks.faults_of_site(browser, tmp_path)
     assert faults

@@ -59,7 +59,7 @@ def trainer():
     return model, chainer.training.Trainer(updater, (1, "iteration"), out="result")
 """
 
-# By the beginning of the heading. They follow the prelude in one interpreter, each with names of its own.
+# The key is the beginning of the heading. All run in one interpreter, each after its own copy of the prelude.
 PROGRAMS = {
     "AttributeError: module 'numpy' has no attribute 'float'": "numpy.float",
     "TypeError: only 0-dimensional": "float(numpy.ones(1))",
@@ -287,7 +287,7 @@ HERE = {
     "PicklingError: Can't pickle local object": sys.version_info >= (3, 14),
     "AttributeError: Can't": sys.version_info < (3, 14),
 }
-# Other tests make these, or other packages that a test would have to install.
+# Other tests cover these messages, or they need software that the tests do not install.
 ELSEWHERE = {
     "ImportError: rmsprop_graves needs Chainer 7",  # chainer7/test_loader.py
     "ImportError: rmsprop_graves repairs chainer in its source",  # chainer7/test_loader.py
