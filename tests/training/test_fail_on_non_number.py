@@ -48,7 +48,7 @@ def trainer_on_a_steady_gradient(optimizer_class, out):
 def run_into_non_number(trainer):
     """Run a trainer until FailOnNonNumber stops it.
 
-    It runs in a thread of its own: a trainer of Chainer 7.0 that fails leaves its reporter behind in its thread.
+    The trainer runs in a thread of its own, because a failed trainer of Chainer 7.0 leaves its reporter in its thread.
     """
 
     def run_silently():
@@ -68,7 +68,7 @@ def test_failonnonnumber_passes_a_steady_gradient(tmp_path):
 
 
 def test_failonnonnumber_stops_chainers_class_on_a_steady_gradient(tmp_path):
-    """So the gradient of the test above does lead to NaN without the clamp."""
+    """This shows that the gradient of the test above leads to NaN without the clamp."""
     trainer = trainer_on_a_steady_gradient(ChainerRMSpropGraves, tmp_path)
     run_into_non_number(trainer)
     assert 200 < trainer.updater.iteration < 300

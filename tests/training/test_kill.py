@@ -19,7 +19,7 @@ for _module in ("matplotlib", "sklearn"):
     pytest.importorskip(_module, reason=not_installed(_module))
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "examples" / "train_digits.py"
-# More than the runs between the kills complete, so that the program is still running at each kill.
+# So many that the program is still running at each kill.
 EPOCHS = 80
 KILLS = 20
 
@@ -86,7 +86,7 @@ def trained(out):
 
 
 def test_a_run_that_is_killed_twenty_times_ends_bit_identical_to_an_uninterrupted_one(tmp_path):
-    """It is killed at random moments, every fourth time while it writes a snapshot."""
+    """Every fourth kill comes while the run writes a snapshot, and the others come at random moments."""
     first_snapshot = finish(tmp_path / "whole")
     out = tmp_path / "killed"
     moments = random.Random(0)
@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_twenty_times_ends_bit_identical_to_an_uninterrupte
         process = start(out, *resume, first=DIE_WHILE_SAVING if is_saving else "")
         if not is_saving:
             end = time.monotonic() + moments.uniform(0, 2 * first_snapshot)
-            # Not beyond its share of the epochs: on a machine that has become idle the run may end too early.
+            # No run exceeds its share of the epochs, or the training could end early on a machine that becomes idle.
             share = EPOCHS * (kill + 1) // (KILLS + 2)
             while time.monotonic() < end and len(snapshots(out)) < share:
                 time.sleep(0.01)
@@ -188,7 +188,7 @@ ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only
     ],
 )
 def test_failing_to_write_a_snapshot_is_an_error_and_keeps_the_last_one(tmp_path, first, mode, status, message):
-    """The run ends with one line that has the system's reason. Training can resume from the last snapshot."""
+    """The run ends with one line that gives the system's reason. Training can resume from the last snapshot."""
     out = tmp_path / "out"
     command = [str(SCRIPT), "--out", "out", "--epoch"]
 

@@ -212,7 +212,7 @@ def loaded(path):
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_are_bit_identical_to_each_other_and_close_to_a_single_process(mpiexec, tmp_path, ranks):
-    """One rule has its own lr and another a hook; there are a schedule, epochs and a checkpoint."""
+    """One rule has its own lr, and another a hook. The run has a schedule, epochs and a checkpoint."""
     result = run(mpiexec, tmp_path, TRAIN, ranks)
     assert result.returncode == 0, result.stderr
     alone = run(mpiexec, tmp_path, TRAIN, 0, "alone")
@@ -227,7 +227,7 @@ def test_ranks_are_bit_identical_to_each_other_and_close_to_a_single_process(mpi
 
 
 def test_a_job_with_a_killed_rank_resumes_to_the_same_bits(mpiexec, tmp_path):
-    """It resumes from ChainerMN's last checkpoint that all ranks have saved."""
+    """The job resumes from ChainerMN's last checkpoint that all ranks have saved."""
     folders = whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in folders:
         folder.mkdir()
@@ -270,7 +270,7 @@ def trained(folder):
 
 
 def test_digits_are_learned_in_two_ranks_as_in_one_process(digits, tmp_path):
-    """Each rank reports its share of the images, only the first one all else; the accuracy is about the same."""
+    """Each rank reports its share of the images. Only the first reports the rest. The accuracy is about the same."""
     folder, output = digits
     assert sorted(line for line in output.splitlines() if "Rank" in line) == [
         "Rank 0 of 2: 719 of 1,437 images",
@@ -332,7 +332,7 @@ def test_ctrl_c_at_mpiexec_ends_the_job_and_loses_no_snapshot(mpiexec, digits, t
     ids=["error", "no room"],
 )
 def test_a_rank_that_fails_ends_the_job(mpiexec, digits, tmp_path, act, message):
-    """The job exits with status 1. Otherwise the other rank would wait forever."""
+    """The whole job exits with status 1, so the other rank does not wait forever."""
     failed = run(mpiexec, tmp_path, IN_A_STEP, 2, act, DIGITS, *OPTIONS)
     assert failed.returncode == 1, failed.stderr
     assert message in failed.stderr
@@ -340,7 +340,7 @@ def test_a_rank_that_fails_ends_the_job(mpiexec, digits, tmp_path, act, message)
 
 
 def test_a_snapshot_of_another_number_of_ranks_is_refused(digits, tmp_path):
-    """A snapshot has the order of one rank's share of the images only."""
+    """A snapshot holds only the order of the first rank's share of the images."""
     snapshot = digits[0] / "out" / "snapshot_iter_90"
     refused = finish(tmp_path, command(None, 0, DIGITS, "--resume", snapshot))
     assert refused.returncode == 2

@@ -73,7 +73,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_schedule_sets_the_value_of_each_iteration(schedule, tmp_path):
-    """The values follow the schedule's formula; values and bits are equal to those on Chainer's class."""
+    """The values follow the schedule's formula. Values, parameters and states are the same on Chainer's class."""
     make_shift, attribute, formula = schedule
 
     def run_with(optimizer_class):
@@ -112,7 +112,7 @@ def test_a_schedule_changes_only_rules_without_their_own_value(tmp_path):
 
 @parametrize_class
 def test_observe_lr_logs_the_lr_of_the_next_iteration(optimizer_class, tmp_path):
-    """It observes at the end of an iteration, after the schedule has set the next value."""
+    """observe_lr runs at the end of an iteration, after the schedule has set the next value."""
     trainer = trainer_of(optimizer_class, tmp_path)
     trainer.extend(extensions.ExponentialShift("lr", 0.8), priority=400)
     trainer.extend(extensions.observe_lr(), trigger=(1, "iteration"))

@@ -1,4 +1,4 @@
-"""A snapshot holds the numbers of its own iteration, whichever writer saves it while the training goes on."""
+"""A snapshot holds the numbers of its own iteration, even if a writer saves it while the training goes on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OwnThreads(snapshot_writers.StandardWriter):
 
 
 class OwnWriter(snapshot_writers.Writer):
-    """A program's own writer, which shares nothing with Chainer's but the base class."""
+    """A program's own writer, which shares only the base class with Chainer's writers."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ class LaterQueue(snapshot_writers.ThreadQueueWriter):
 
 
 def own_function():
-    """Returns a writer that is no object of Chainer's."""
+    """Returns a writer that is a plain function."""
     threads = []
 
     def write(filename, outdir, target):

@@ -1,4 +1,4 @@
-"""chainer.training is bit-identical to training with Chainer's class: updaters, reports and epochs."""
+"""chainer.training with this optimizer is bit-identical to Chainer's class: updaters, reports and epochs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def standard_updater_with_loss_scale(iterator, optimizer):
     [standard_updater, standard_updater_on_a_device, standard_updater_with_loss_scale, parallel_updater],
 )
 def test_trainer_run_has_the_bits_of_chainers_class(make_updater, tmp_path):
-    """The bits are compared after every iteration with each updater; t and epoch count iterations and epochs."""
+    """The bits are compared after every iteration, for each updater. t counts iterations, and epoch counts epochs."""
 
     def run_with(optimizer_class):
         trainer = trainer_of(optimizer_class, tmp_path, make_updater)
@@ -148,7 +148,7 @@ def test_progressbar_shows_the_optimizers_progress(tmp_path, capsys):
 
 
 def test_plotreport_writes_a_picture_of_the_loss(tmp_path):
-    """matplotlib reads the PNG back, and the line drawn is the log's."""
+    """matplotlib reads the PNG back. The line drawn has the values of the log."""
     matplotlib = pytest.importorskip("matplotlib", reason=not_installed("matplotlib"))
     matplotlib.use("Agg")
     pyplot = pytest.importorskip("matplotlib.pyplot", reason=not_installed("matplotlib"))
@@ -171,7 +171,7 @@ def test_plotreport_writes_a_picture_of_the_loss(tmp_path):
 @parametrize_class
 @pytest.mark.parametrize("make_updater", [standard_updater, parallel_updater])
 def test_updater_counts_the_optimizers_epochs(optimizer_class, make_updater, tmp_path):
-    """It counts at the last iteration of each epoch."""
+    """An epoch counts at its last iteration."""
     trainer = trainer_of(optimizer_class, tmp_path, make_updater)
     optimizer = optimizer_of(trainer)
     assert optimizer.use_auto_new_epoch
