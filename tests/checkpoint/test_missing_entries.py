@@ -37,7 +37,7 @@ def test_a_checkpoint_saved_before_the_first_update_sets_the_state_to_zero(load_
 
 
 def test_a_resized_parameter_gets_a_new_state_from_a_checkpoint_saved_before_the_first_update(load_entries):
-    """Its old state was set to zeros in the old shape, and every later update failed."""
+    """Loading set its old state to zeros in the old shape, and every later update failed."""
     optimizer = train(fresh(), 1)
     param = optimizer.target.p1
     param.cleargrad()
@@ -72,7 +72,7 @@ def test_all_entries_of_a_frozen_parameter_may_be_missing(load_entries, updates)
 
 
 def test_the_states_of_a_frozen_parameter_may_be_missing(load_entries, updates):
-    """Its t is loaded, and its states stay as they are."""
+    """The parameter's t is loaded, and its states stay unchanged."""
     saved = train(fresh(), 1)
     saved.target.p1.update_rule.enabled = False
     entries = entries_of(train(saved, 2))

@@ -97,7 +97,7 @@ def test_missing_entries_dtypes_shapes_and_signs_of_zero_are_compared():
 
 
 def test_a_client_with_the_same_bits_passes(run_clients):
-    """Its row says how much was compared."""
+    """The client's row says how much was compared."""
 
     def train_linear(optimizer):
         optimizer.setup(chainer.links.Linear(3, 500))
@@ -111,7 +111,7 @@ def test_a_client_with_the_same_bits_passes(run_clients):
 
 
 def test_a_client_that_differs_fails_and_the_others_are_run(run_clients):
-    """The rows below its row say where it differs, and how often Chainer's class had a negative variance."""
+    """The rows below the client's row say where it differs, and how often Chainer's class had a negative variance."""
 
     def differ(optimizer):
         optimizer.lr *= 1 if isinstance(optimizer, ChainerRMSpropGraves) else 1 + 1e-6
@@ -169,6 +169,6 @@ def test_a_client_that_raises_fails(run_clients):
 
 
 def test_a_client_that_is_not_installed_is_not_run(capsys):
-    """Its row says which module is missing. The exit status is 0."""
+    """The client's row says which module is missing. The exit status is 0."""
     assert comparison.main([Client("Missing", "no_such_package.client", "train", {})]) == 0
     assert capsys.readouterr().out.splitlines()[2:] == [f"{'Missing':<26}not run: No module named 'no_such_package'"]

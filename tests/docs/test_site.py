@@ -132,7 +132,7 @@ def test_each_fault_of_a_site_is_found(browser, tmp_path, fault, expected):
     }.items(),
 )
 def test_search_finds_the_page_for_a_word(browser, site, words, title):
-    """These are words that readers search for."""
+    """Readers search for these words."""
     titles, faults = site_checks.search(browser, site, words)
     assert any(title in found for found in titles), titles
     assert faults == []

@@ -116,7 +116,7 @@ def test_evaluator_does_not_change_training(tmp_path):
 
 
 def test_printreport_prints_as_on_chainers_class(tmp_path):
-    """It prints a header, then a line for each epoch."""
+    """PrintReport prints a header, then a line for each epoch."""
 
     def printed_with(optimizer_class):
         trainer = trainer_of(optimizer_class, tmp_path)
@@ -183,7 +183,7 @@ def test_updater_counts_the_optimizers_epochs(optimizer_class, make_updater, tmp
 
 @parametrize_class
 def test_new_epoch_by_hand_under_an_updater_raises_runtimeerror(optimizer_class, tmp_path):
-    """Each epoch would be counted twice."""
+    """Otherwise each epoch would be counted twice."""
     optimizer = optimizer_of(trainer_of(optimizer_class, tmp_path))
     with pytest.raises(RuntimeError, match="duplicated new_epoch with the updater"):
         optimizer.new_epoch()
