@@ -26,7 +26,7 @@ def slow_save(file, target):
 
 
 class OwnThreads(snapshot_writers.StandardWriter):
-    """A program's own worker."""
+    """A program's own writer, which saves in threads that it makes itself."""
 
     def create_worker(self, filename, outdir, target, **kwds):
         """Returns a thread."""

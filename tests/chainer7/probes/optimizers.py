@@ -17,7 +17,7 @@ from .inputs import DTYPE, FLOATS, h, normal, words
 DTYPES = FLOATS
 SHAPES = {"w": (2, 3), "b": (), "none": (0, 2)}
 
-# The arguments of each optimizer; no number is exact in a narrower dtype.
+# The arguments of each optimizer. No number is exact in a narrower dtype, so that rounding to one shows.
 HYPERPARAMETERS = {
     "AdaDelta": {"rho": 0.9, "eps": 1e-3},
     "AdaGrad": {"lr": 0.1, "eps": 1e-3},
