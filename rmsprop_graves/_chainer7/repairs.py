@@ -52,7 +52,7 @@ REPAIRS = (
         {
             **_PKG_RESOURCES,
             "import numpy.distutils.system_info": "import numpy",
-            # On macOS this looks for the old Accelerate library, which NumPy no longer builds with since 1.20.
+            # On macOS this looks for the old Accelerate library, which NumPy stopped using in 1.20.
             "numpy.distutils.system_info.get_info('blas_opt')": "{}",
         },
     ),
