@@ -122,8 +122,8 @@ $(VENV)/reference: | $(BIN)/python
 
 # Chainer has no wheel, but $(EXTRAS) has installed it before.
 $(VENV)/wheels-%: pyproject.toml | $(VENV)/$(EXTRAS)
-	$(INSTALL) --only-binary=:all: '.[$*]' $(WITH) || echo 'make: no wheels for the extra $*; tests that need it are skipped'
-	touch '$@'
+	@$(INSTALL) --only-binary=:all: '.[$*]' $(WITH) || echo 'make: no wheels for the extra $*; tests that need it are skipped'
+	@touch '$@'
 
 # A file for each installed set of extras. If a source is newer, the extras are installed again.
 $(VENV)/%: $(SOURCES) | $(BIN)/python
