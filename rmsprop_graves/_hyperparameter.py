@@ -43,9 +43,10 @@ def meant_by(name: str) -> str | None:
         return _ELSEWHERE[plain]
     import difflib
 
-    # A longer name such as `alpha_min` is a program's own.
-    close = [right for right in difflib.get_close_matches(plain, ("alpha", "momentum"), 1, 0.8) if right not in plain]
-    return close[0] if close else None
+    # Short names are close to too many others. A longer name such as `alpha_min` is a program's own.
+    known = [right for right in (*DEFAULTS, *_ELSEWHERE) if len(right) > 4 and right not in plain]
+    close = difflib.get_close_matches(plain, known, 1, 0.8)
+    return _ELSEWHERE.get(close[0], close[0]) if close else None
 
 
 def warn_if_misnamed(name: str) -> None:

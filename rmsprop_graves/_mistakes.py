@@ -56,8 +56,9 @@ def _mistake(params: list[Any], made_here: bool) -> str:
         )
     if not made_here and all(map(_is_all_nan, grads)):
         return (
-            "all gradients are NaN, and so will be the parameters: Chainer fills the gradients of a new model with "
-            "NaN; call model.cleargrads() before loss.backward(), and loss.backward() before update()"
+            "all gradients are NaN, and so will be the parameters: either the loss is NaN, or the gradients of a new "
+            "model, which Chainer fills with NaN, were not cleared; call model.cleargrads() before loss.backward(), "
+            "and loss.backward() before update()"
         )
     return ""
 

@@ -198,8 +198,8 @@ class RMSpropGraves(GradientMethod):
 
         Warns:
             UserWarning: In the first update, the model has no parameters, no parameter has a gradient, or a value such
-                as ``lr`` was set on a rule instead of its ``hyperparam``. Or, on a CPU, all gradients are NaN because
-                they have not been cleared.
+                as ``lr`` was set on a rule instead of its ``hyperparam``. Or, on a CPU and without ``lossfun``, all
+                gradients are NaN.
         """
         self._check_set_up()
         if lossfun is not None:

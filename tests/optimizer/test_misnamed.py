@@ -55,7 +55,16 @@ def test_the_signature_is_shown_as_it_is_written():
 
 @pytest.mark.parametrize(
     ("name", "right"),
-    [("learning_rate", "lr"), ("Lr", "lr"), ("epsilon", "eps"), ("momentun", "momentum"), ("alhpa", "alpha")],
+    [
+        ("learning_rate", "lr"),
+        ("Lr", "lr"),
+        ("epsilon", "eps"),
+        ("momentun", "momentum"),
+        ("alhpa", "alpha"),
+        ("lerning_rate", "lr"),
+        ("stepsize", "lr"),
+        ("epsilom", "eps"),
+    ],
 )
 @pytest.mark.parametrize("place", ["optimizer", "hyperparam", "rule's hyperparam", "schedule"])
 def test_setting_a_misnamed_hyperparameter_warns_at_the_users_line(place, name, right):
@@ -84,7 +93,9 @@ def test_a_programs_own_attributes_do_not_warn():
             self.learning_rate = 0.5
 
     optimizer = RMSpropGraves().setup(Arrays([1.0]))
-    for name in ("alpha0", "initial_lr", "lr_decay", "epoch_size", "ep", "steps", "_epsilon", "beta", "decay"):
+    names = "alpha0", "initial_lr", "lr_decay", "epoch_size", "ep", "steps", "_epsilon", "beta", "decay"
+    names += "learning_rates", "epsilon_decay", "step_size_0", "learning_starts", "batch_size", "episodes"
+    for name in names:
         setattr(optimizer, name, 1)
         setattr(optimizer.hyperparam, name, 1)
         assert getattr(optimizer, name) == 1
