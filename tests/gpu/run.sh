@@ -1,8 +1,9 @@
 #!/bin/bash
 # tests/gpu/run.sh: runs the tests, benchmark, sweep and profile on a machine with a GPU, in at most ten minutes.
 #
-# Run it in the repository's root, with a Python that has Chainer, CuPy, pytest with xdist and timeout, Hypothesis and
-# PyTorch. If there is a folder .whl, Chainer is installed from its wheel. Results go to $OUT, logs to $LOGS.
+# Run it in the repository's root, with a Python that has Chainer, CuPy, pytest with xdist, Hypothesis and PyTorch:
+# `pip install '.[cuda12x,test]' torch`. If there is a folder .whl, Chainer is installed from its wheel. Results go to
+# $OUT, logs to $LOGS.
 # `LIMIT=200 BENCH=--quick tests/gpu/run.sh` is a short run, which leaves out steps that do not fit. STEPS names the
 # steps to run.
 # On a machine without a GPU, `MARK="not gpu"` runs the tests with NumPy in CuPy's place.
@@ -10,8 +11,8 @@ set -u
 START=$SECONDS LIMIT=${LIMIT:-560} OUT=${OUT:-/tmp/out} PY=${PY:-python3} MARK=${MARK:-gpu}
 # A factor on the time limit of each step, for a busy machine.
 SCALE=${SCALE:-1}
-STEPS=${STEPS:-smoke tests bench sweep ncu} LOGS=${LOGS:-/tmp/logs} SITE=${SITE:-/tmp/site}
-rm -rf $LOGS; mkdir -p "$OUT" $LOGS
+STEPS=${STEPS:-smoke tests bench sweep ncu} LOGS=${LOGS:-$(mktemp -d)} SITE=${SITE:-$(mktemp -d)}
+mkdir -p "$OUT" "$LOGS"
 say() { echo "== $((SECONDS - START)) s: $*" | tee -a $LOGS/times.log; }
 has() { [[ " $STEPS " == *" $1 "* ]]; }
 # run NAME SECONDS COMMAND...: stops the command after SECONDS or at LIMIT; its output goes to a log
@@ -38,24 +39,25 @@ export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
   $PY -m pip list 2>/dev/null | grep -iE "^(cupy|numpy|numba|torch|triton|chainer|nvidia|cuda|pytest|hypothesis|scipy)"
   $PY -W ignore -m rmsprop_graves --info; } >$LOGS/machine.log 2>&1
 
-TESTS="$PY -m pytest -p xdist -p pytest_timeout -p no:cacheprovider -q --tb=short --durations=8"
-if has smoke && ! run smoke 90 $TESTS -m "$MARK" -x tests/gpu/test_kernel.py --timeout $((80 * SCALE)) \
+# A test that takes longer than faulthandler's seconds prints where it is.
+TESTS="$PY -m pytest -p xdist -p no:cacheprovider -q --tb=short --durations=8 -o faulthandler_timeout=$((50 * SCALE))"
+if has smoke && ! run smoke 90 $TESTS -m "$MARK" -x tests/gpu/test_kernel.py \
     -k "hundred_steps and defaults or kernel_of_one_parameter"; then
     tail -40 $LOGS/smoke.log
-    echo "The kernels fail, so times would mean nothing. Mend the kernels first."
+    echo "The first tests of the kernels do not pass, so times would mean nothing."
     exit 1
 fi
 if has tests; then
     # These tests are not timed, so they run in parallel: most of them in 8 processes, the slow ones in others.
     ALONE="beyond_two or runs_asynchronously"
-    run tests 150 $TESTS -m "$MARK" tests/gpu -n "${JOBS:-8}" --timeout $((100 * SCALE)) \
+    run tests 150 $TESTS -m "$MARK" tests/gpu -n "${JOBS:-8}" \
         -k "not ($ALONE or sanitizer or example or network)" &
-    run sanitizer 150 $TESTS -m "$MARK" tests/gpu -n 2 --timeout $((140 * SCALE)) -k sanitizer &
-    run examples 150 $TESTS -m "$MARK" tests/gpu -n 2 --timeout $((140 * SCALE)) -k example &
+    run sanitizer 150 $TESTS -m "$MARK" tests/gpu -n 2 -k sanitizer &
+    run examples 150 $TESTS -m "$MARK" tests/gpu -n 2 -k example &
     # Chainer's functions use names that CuPy 14 deprecates. The summary counts the warnings.
-    run networks 150 $TESTS -m "$MARK" tests/gpu/test_networks.py --timeout $((140 * SCALE)) -W default::DeprecationWarning &
+    run networks 150 $TESTS -m "$MARK" tests/gpu/test_networks.py -W default::DeprecationWarning &
     wait
-    run alone 60 $TESTS -m "$MARK" tests/gpu --timeout $((50 * SCALE)) -k "$ALONE"
+    run alone 60 $TESTS -m "$MARK" tests/gpu -k "$ALONE"
 fi
 # Now nothing else runs on the device. The benchmark writes its results after each case.
 has bench && run bench 270 $PY -m benchmarks --gpu --output "$OUT" ${BENCH:-}
