@@ -43,6 +43,7 @@ html_copy_source = False
 _mathjax = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax" / "tex-svg.js"
 html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]
+html_js_files = ["copy.js"]
 mathjax_path = _mathjax.name
 mathjax3_config = {"options": {"enableMenu": False}}
 

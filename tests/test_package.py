@@ -9,6 +9,7 @@ import re
 import sys
 import typing
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from chainer.optimizers.rmsprop_graves import RMSpropGraves as ChainerRMSpropGraves
@@ -16,6 +17,8 @@ from interpreter import run_python
 
 import rmsprop_graves
 from rmsprop_graves import RMSpropGraves
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_public_names_are_the_documented_names():
@@ -80,6 +83,23 @@ def test_the_installed_distribution_is_the_package_with_its_types_and_no_tests(d
     files = {str(file) for file in distribution.files}
     assert "rmsprop_graves/py.typed" in files
     assert {file.partition("/")[0] for file in files if ".dist-info" not in file} == {"rmsprop_graves"}
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("CHANGELOG.md", r"^## \[(\d\S*)\]"),
+        ("CITATION.cff", r"^version: (\S+)$"),
+        ("docs/license.md", r"^  version = \{(\S+)\},$"),
+        ("docs/install.md", r"^rmsprop_graves  (\S+)$"),
+        ("docs/tutorial.md", r"^rmsprop_graves  (\S+)$"),
+        ("docs/reference/launcher.md", r"^rmsprop_graves  (\S+)$"),
+    ],
+)
+def test_every_page_names_the_version_of_the_package(file, pattern):
+    found = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert found
+    assert found.group(1) == rmsprop_graves.__version__
 
 
 def test_the_description_for_a_package_index_needs_no_files_of_the_repository(distribution):

@@ -35,11 +35,15 @@ class Block(NamedTuple):
 
     @property
     def copied(self):
-        """The text that the block's copy button copies: no prompts, no outputs and no empty line at the end."""
+        """The text that the block's copy button copies: no prompts and no outputs.
+
+        A newline ends it only if it has several lines of Python, so that one Enter runs it.
+        """
         lines = self.text.splitlines()
         if any(map(PROMPT.match, lines)):
             lines = [PROMPT.sub("", line, count=1) for line in lines if PROMPT.match(line)]
-        return re.sub(r"\n\Z", "", "\n".join(lines))
+        text = re.sub(r"\n\Z", "", "\n".join(lines))
+        return f"{text}\n" if self.language in ("pycon", "python") and "\n" in text else text
 
     @property
     def output(self):

@@ -151,8 +151,8 @@ def faults_of_python(page, folder):
     """Paste a page's Python code into one interpreter, block after block; return the differences from the page."""
     code = python_of(page)
     pasted = ["import sys; sys.ps1 = sys.ps2 = ''", *(block.copied for block in code)]
-    # The first Enter ends the last line, and the second an indented block.
-    script = "".join(f"{block}\n\nprint('\\n{END}')\n" for block in pasted)
+    # One Enter after each block.
+    script = "".join(f"{block}\nprint('\\n{END}')\n" for block in pasted)
     outputs = run(sys.executable, "-i", "-q", "-u", folder=folder, script=script).split(f"\n{END}\n")[1:-1]
     faults = [] if len(outputs) == len(code) else [f"only {len(outputs)} of {len(code)} blocks were run"]
     for block, output in zip(code, outputs):
@@ -177,7 +177,7 @@ def test_python_of_a_page_can_be_pasted_line_by_line(name):
     """This includes the blocks that need a module that is not installed."""
     for block in blocks_of(TEXTS[name], "pycon", "python"):
         lines = []
-        for line in f"{block.copied}\n\n".split("\n"):
+        for line in f"{block.copied}\n".split("\n"):
             lines.append(line)
             if codeop.compile_command("\n".join(lines)):
                 lines = []
