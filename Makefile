@@ -88,7 +88,7 @@ dist: $(VENV)/dist
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	mkdir dist/unpacked
 	tar -xzf dist/*.tar.gz -C dist/unpacked --strip-components=1
-	$(MAKE) -C dist/unpacked test OPTIONAL= PYTEST='$(PYTEST) --ignore=tests/kernels --ignore=tests/test_lives.py'
+	$(MAKE) -C dist/unpacked test OPTIONAL= PYTEST='$(PYTEST) --ignore=tests/gpu --ignore=tests/kernels --ignore=tests/plan --ignore=tests/test_lives.py'
 
 # Draws the pictures in docs/images. Each script makes its own runs; benchmark.py draws the last `make bench`.
 FIGURES := $(filter-out style,$(basename $(notdir $(wildcard docs/figures/*.py))))
