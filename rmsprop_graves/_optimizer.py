@@ -267,6 +267,12 @@ class RMSpropGraves(GradientMethod):
         Warns:
             UserWarning: ``name`` is ``'post'`` and no ``timing`` is given.
         """
+        self._check_set_up()
+        if not callable(hook):
+            raise TypeError(
+                f"hook function must be callable, got {_kind_of(hook)}: write a function, or an object such as "
+                "chainer.optimizer_hooks.WeightDecay(1e-4)"
+            )
         if isinstance(hook, type) and hook.__module__.startswith("chainer.optimizer"):
             raise TypeError(
                 f"hook must be a function, got the class {hook.__name__}: create it first, as in {hook.__name__}(...)"
@@ -278,6 +284,23 @@ class RMSpropGraves(GradientMethod):
                 stacklevel=2,
             )
         super().add_hook(hook, name, timing)
+
+    def remove_hook(self, name: str) -> None:
+        """Removes a hook.
+
+        Args:
+            name: The name of the hook.
+
+        Raises:
+            RuntimeError: The optimizer is not set up.
+            KeyError: There is no such hook. The message names the hooks that exist.
+        """
+        try:
+            super().remove_hook(name)
+        except KeyError:
+            names = [*self._hookable._pre_update_hooks, *self._hookable._post_update_hooks]
+            found = f"the hooks are {', '.join(map(str, names))}" if names else "the optimizer has no hooks"
+            raise KeyError(f'hook "{name}" does not exist; {found}') from None
 
     def call_hook(self, hook: Any) -> None:
         """Calls a hook of the optimizer. Chainer's own elementwise hooks may be applied together with the step."""
@@ -318,6 +341,23 @@ class RMSpropGraves(GradientMethod):
         """Whether no subclass, mixin or instance redefines one of these methods of this class or its bases."""
         others = () if type(self) is RMSpropGraves else set(type(self).__mro__) - set(RMSpropGraves.__mro__)
         return all(vars(one).keys().isdisjoint(names) for one in (self, *others))
+
+    def loss_scaling(self, interval: float = 1000, scale: float | None = None) -> None:
+        """Multiplies the loss by a scale before ``backward``, and divides the gradients by it before the step.
+
+        Args:
+            interval: Number of updates in which a dynamic scale doubles (default: 1000).
+            scale: A fixed scale (default: None, for a dynamic scale).
+
+        Raises:
+            TypeError: ``scale`` or ``interval`` is not a number.
+            ValueError: ``scale`` is not positive, or ``interval`` is less than 1.
+        """
+        try:
+            super().loss_scaling(interval, scale)
+        except TypeError:
+            name, value = ("interval", interval) if scale is None else ("scale", scale)
+            raise TypeError(f"{name} must be a number, got {value!r}") from None
 
     def serialize(self, serializer: Any) -> None:
         """Saves or loads t, epoch, the dynamic loss scale, and each rule's t, state and float32 master.

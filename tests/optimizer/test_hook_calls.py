@@ -191,6 +191,32 @@ def test_removing_an_unknown_hook_raises_keyerror(make_hookable):
         hookable.remove_hook("Lasso")
 
 
+def test_the_error_of_removing_an_unknown_hook_names_the_hooks_that_exist():
+    """The message lists the hooks of both timings. Here the hook was added under another name than its own."""
+    optimizer = hookable_optimizer()
+    with pytest.raises(KeyError) as caught:
+        optimizer.remove_hook("WeightDecay")
+    assert caught.value.args == ('hook "WeightDecay" does not exist; the optimizer has no hooks',)
+    optimizer.add_hook(WeightDecay(0.1), name="decay", timing="post")
+    optimizer.add_hook(Recorder("look", []))
+    with pytest.raises(KeyError) as caught:
+        optimizer.remove_hook("WeightDecay")
+    assert caught.value.args == ('hook "WeightDecay" does not exist; the hooks are look, decay',)
+
+
+@pytest.mark.parametrize(
+    ("hook", "found"), [("WeightDecay", "a str"), (1e-4, "a float"), (None, "None"), ([print], "a list")], ids=str
+)
+def test_the_error_of_a_hook_that_is_not_callable_says_what_to_write(hook, found):
+    """It begins like Chainer's."""
+    with pytest.raises(TypeError) as caught:
+        hookable_optimizer().add_hook(hook)
+    assert str(caught.value) == (
+        f"hook function must be callable, got {found}: write a function, or an object such as "
+        "chainer.optimizer_hooks.WeightDecay(1e-4)"
+    )
+
+
 @parametrize_hookables
 @pytest.mark.parametrize(
     ("hook", "arguments", "error", "message"),

@@ -128,3 +128,20 @@ def test_an_invalid_scale_or_interval_is_refused(optimizer_class, arguments):
     """A scale is positive, and an interval is at least 1."""
     with pytest.raises(ValueError, match=r"must be (a positive number|greater than or equal to 1)"):
         optimizer_class().loss_scaling(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": "8"}, "scale must be a number, got '8'"),
+        ({"scale": [8.0]}, "scale must be a number, got [8.0]"),
+        ({"interval": "1000"}, "interval must be a number, got '1000'"),
+        ({"interval": None}, "interval must be a number, got None"),
+    ],
+    ids=str,
+)
+def test_the_error_of_a_scale_or_interval_of_another_type_names_the_argument(arguments, message):
+    """The error of Chainer's class is only about Python's operator ``<=``."""
+    with pytest.raises(TypeError) as caught:
+        RMSpropGraves().loss_scaling(**arguments)
+    assert str(caught.value) == message
