@@ -189,12 +189,13 @@ class RMSpropGraves(GradientMethod):
 
         Raises:
             RuntimeError: The optimizer is not set up.
-            TypeError: ``lossfun`` is not callable or does not return a Variable; no gradient has been cleared. Or a
-                gradient is not an array of real numbers, a parameter does not hold real floating-point numbers, or a
-                state has another dtype than its parameter; no parameter has been stepped.
-            ValueError: The loss does not have exactly one element, and its ``grad`` is not set; no gradient has been
-                cleared. Or a gradient or a state has another shape than its parameter, a state is missing, or a
-                parameter or state is read-only or has elements that share memory; no parameter has been stepped.
+            TypeError: ``lossfun`` is not callable or does not return a Variable. No gradient has been cleared.
+            ValueError: The loss does not have exactly one element, and its ``grad`` is not set. No gradient has been
+                cleared.
+            TypeError: A gradient is not an array of real numbers, a parameter does not hold real floating-point
+                numbers, or a state has another dtype than its parameter. No parameter has been stepped.
+            ValueError: A gradient or a state has another shape than its parameter, a state is missing, or a parameter
+                or state is read-only or has elements that share memory. No parameter has been stepped.
 
         Warns:
             UserWarning: In the first update, the model has no parameters, no parameter has a gradient, or a value such
