@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Callable, Iterable, TypeVar
@@ -430,7 +431,8 @@ def _kind_of(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    # The letters of an abbreviation are spoken: an LSTM, a UNet.
+    return f"{'an' if re.match('[AEIOaeiou]|U[a-z]|[FHLMNRSX](?![a-z])|ndarray', name) else 'a'} {name}"
 
 
 def _lacks_grad(params: Iterable[Any]) -> bool:

@@ -70,12 +70,13 @@ def test_setup_returns_the_optimizer_and_starts_over():
         ({"a": L.Linear(1, 1)}, "got a dict: put several links into a ChainList"),
         (L.Linear(1, 1).params(), "got a generator: pass the model itself, not its parameters"),
         (L.Linear(1, 1).W, "got a Parameter: pass the model itself, not its parameters"),
-        (RMSpropGraves(), "got a RMSpropGraves: "),
+        (RMSpropGraves(), "got an RMSpropGraves: "),
+        (numpy.ones(1), "got an ndarray: "),
         (L.Linear, "got the class Linear: create the model first"),
         (None, "got None: pass the model, a chainer.Link such as a Chain"),
         (L.Linear(1, 1).forward, "got a method: pass the model, a chainer.Link such as a Chain"),
     ],
-    ids=["list", "dict", "generator", "parameter", "optimizer", "class", "None", "method"],
+    ids=["list", "dict", "generator", "parameter", "optimizer", "array", "class", "None", "method"],
 )
 def test_setup_refuses_anything_but_a_link(target, advice):
     """The error begins like Chainer's. The optimizer keeps its model."""
@@ -86,6 +87,20 @@ def test_setup_refuses_anything_but_a_link(target, advice):
     with pytest.raises(TypeError, match=f"^optimization target must be a link, {advice}"):
         optimizer.setup(target)
     assert (optimizer.target, optimizer.t, model.p0.update_rule) == (model, 1, rule)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("an LSTM", "an MLP", "an NStepLSTM", "an RNN", "an X", "an Inception", "an int"),
+        *("a Linear", "a Model", "a Net", "a UNet", "a VGG", "a list", "a nested"),
+    ],
+)
+def test_the_article_before_the_name_of_a_class_follows_its_sound(kind):
+    """The letters of an abbreviation are spoken."""
+    made = type(kind.split()[1], (), {})()
+    with pytest.raises(TypeError, match=f"got {kind}: pass the model"):
+        RMSpropGraves().setup(made)
 
 
 @pytest.mark.parametrize(
