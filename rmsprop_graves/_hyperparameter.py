@@ -49,15 +49,16 @@ def meant_by(name: str) -> str | None:
     return _ELSEWHERE.get(close[0], close[0]) if close else None
 
 
-def warn_if_misnamed(name: str) -> None:
-    """Warns that setting an attribute has no effect, if its name probably stands for a hyperparameter."""
+def advice_for_setting(name: str) -> str | None:
+    """Says which hyperparameter to set if an attribute of this name would have no effect; None if it may be set."""
     right = meant_by(name)
-    if right:
-        warnings.warn(
-            f"{name} has no effect: the name of this hyperparameter is {right}",
-            UserWarning,
-            stacklevel=level_of_the_caller(),
-        )
+    return f"the name of this hyperparameter is {right}" if right else None
+
+
+def warn_of_no_effect(name: str, advice: str | None) -> None:
+    """Warns that setting an attribute has no effect, if there is advice on what to write in its place."""
+    if advice:
+        warnings.warn(f"{name} has no effect: {advice}", UserWarning, stacklevel=level_of_the_caller())
 
 
 class Hyperparameter(_ChainerHyperparameter):
@@ -75,7 +76,7 @@ class Hyperparameter(_ChainerHyperparameter):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        warn_if_misnamed(name)
+        warn_of_no_effect(name, advice_for_setting(name))
         if name in DEFAULTS:
             value, number = _checked(name, value)
             if name in _AT_ONE and number >= 1:

@@ -15,14 +15,27 @@ from chainer.serializer import Deserializer
 
 from rmsprop_graves import _checkpoint, kernels
 from rmsprop_graves._hooks import WaitingHooks
-from rmsprop_graves._hyperparameter import DEFAULTS, NAMES, Hyperparameter, meant_by, warn_if_misnamed
+from rmsprop_graves._hyperparameter import (
+    DEFAULTS,
+    NAMES,
+    Hyperparameter,
+    advice_for_setting,
+    meant_by,
+    warn_of_no_effect,
+)
 from rmsprop_graves._mistakes import warn_of_mistakes
 from rmsprop_graves._plan import Plan
 from rmsprop_graves._update_rule import RMSpropGravesRule, refuse_misfits_of
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
 
-# Names that users of other libraries or of Chainer 1 look for, and what to write.
+# Values that would change the training elsewhere, so that setting them is a mistake.
+_INSTEAD_OF_SETTING = {
+    "weight_decay": "call add_hook(chainer.optimizer_hooks.WeightDecay(rate))",
+    "clip_grads": "call add_hook(chainer.optimizer_hooks.GradientClipping(norm))",
+}
+# Names that users of other libraries or of Chainer 1 look for, and what to write. A program may set its own attribute
+# of most of these names, such as `step` for a counter.
 _INSTEAD = {
     "step": "call update()",
     "minimize": "call update(lossfun, *args)",
@@ -34,8 +47,8 @@ _INSTEAD = {
     "save": "call chainer.serializers.save_npz(file, optimizer)",
     "load_state_dict": "call chainer.serializers.load_npz(file, optimizer)",
     "load": "call chainer.serializers.load_npz(file, optimizer)",
-    "weight_decay": "call add_hook(chainer.optimizer_hooks.WeightDecay(rate))",
-    "clip_grads": "call add_hook(chainer.optimizer_hooks.GradientClipping(norm))",
+    "decay": "the decay rate of the running means is alpha; to decay lr, set optimizer.lr during training",
+    **_INSTEAD_OF_SETTING,
 }
 
 
@@ -61,6 +74,12 @@ def _explains_arguments(init: _Init) -> _Init:
 def _advice_for(name: str) -> str | None:
     right = meant_by(name)
     return f"its name is {right}" if right else _INSTEAD.get(name)
+
+
+# Cached, because every update sets attributes.
+@functools.lru_cache(maxsize=None)
+def _advice_for_setting(name: str) -> str | None:
+    return advice_for_setting(name) or _INSTEAD_OF_SETTING.get(name)
 
 
 class RMSpropGraves(GradientMethod):
@@ -133,10 +152,10 @@ class RMSpropGraves(GradientMethod):
     if not TYPE_CHECKING:
 
         def __setattr__(self, name, value):
-            """Sets an attribute. Warns if it has a misspelled or another library's name of a hyperparameter."""
+            """Sets an attribute. Warns if its name is another library's or misspelled, so that it has no effect."""
             # A subclass may use any name.
-            if type(self) is RMSpropGraves:
-                warn_if_misnamed(name)
+            if type(self) is RMSpropGraves and _advice_for_setting(name):
+                warn_of_no_effect(name, _advice_for_setting(name))
             super().__setattr__(name, value)
 
         def __getattr__(self, name):

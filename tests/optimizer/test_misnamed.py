@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -24,7 +25,8 @@ from rmsprop_graves import RMSpropGraves, RMSpropGravesRule
         ("rho", "its name is alpha"),
         ("momemtum", "its name is momentum"),
         ("aplha", "its name is alpha"),
-        ("decay", "the arguments are lr, alpha, momentum, eps"),
+        ("decay", "the decay rate of the running means is alpha; to decay lr, set optimizer.lr during training"),
+        ("centered", "the arguments are lr, alpha, momentum, eps"),
         ("weight_decay", "call add_hook(chainer.optimizer_hooks.WeightDecay(rate))"),
     ],
 )
@@ -94,12 +96,27 @@ def test_a_programs_own_attributes_do_not_warn():
 
     optimizer = RMSpropGraves().setup(Arrays([1.0]))
     names = "alpha0", "initial_lr", "lr_decay", "epoch_size", "ep", "steps", "_epsilon", "beta", "decay"
+    names += "step", "save", "load", "params", "param_groups", "zero_grad", "minimize"
     names += "learning_rates", "epsilon_decay", "step_size_0", "learning_starts", "batch_size", "episodes"
     for name in names:
         setattr(optimizer, name, 1)
         setattr(optimizer.hyperparam, name, 1)
         assert getattr(optimizer, name) == 1
     assert Scheduled().learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"), [("weight_decay", "WeightDecay(rate)"), ("clip_grads", "GradientClipping(norm)")]
+)
+def test_setting_a_value_that_belongs_to_a_hook_warns_at_the_users_line(name, hook):
+    """The training would go on without decay or clipping. On a hyperparam, where own rules look, it is silent."""
+    optimizer = RMSpropGraves().setup(Arrays([1.0]))
+    setattr(optimizer.hyperparam, name, 0.1)
+    expected = rf"^{name} has no effect: call add_hook\(chainer\.optimizer_hooks\.{re.escape(hook)}\)$"
+    with pytest.warns(UserWarning, match=expected) as caught:
+        setattr(optimizer, name, 0.1)
+    assert [one.filename for one in caught] == [__file__]
+    assert getattr(optimizer, name) == 0.1
 
 
 @pytest.mark.parametrize(
