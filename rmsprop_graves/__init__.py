@@ -14,6 +14,7 @@ from rmsprop_graves._chainer7 import loader, processes
 from rmsprop_graves._take_over import install_in_chainer
 
 if TYPE_CHECKING:
+    from rmsprop_graves import kernels as kernels
     from rmsprop_graves._hdf5 import load_hdf5
     from rmsprop_graves._npz import load_npz
     from rmsprop_graves._optimizer import RMSpropGraves
@@ -38,16 +39,39 @@ except ImportError:
         raise
 
 
-def __getattr__(name: str) -> Any:
-    # Lazy, because importing Chainer initializes CUDA and reads environment variables: a script run by
-    # `python -m rmsprop_graves` may set CUDA_VISIBLE_DEVICES or CHAINER_DTYPE before it imports Chainer.
-    if name in _NEED_CHAINER:
-        # Import Chainer first: then no module of this package is half imported when `_take_over` needs the class.
-        importlib.import_module("chainer")
-        return getattr(importlib.import_module(f"{__name__}.{_NEED_CHAINER[name]}"), name)
-    if name == "kernels":
-        return importlib.import_module(f"{__name__}.kernels")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Hidden from type checkers, which would otherwise accept any name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # Lazy, because importing Chainer initializes CUDA and reads environment variables: a script run by
+        # `python -m rmsprop_graves` may set CUDA_VISIBLE_DEVICES or CHAINER_DTYPE before it imports Chainer.
+        if name in _NEED_CHAINER:
+            # Import Chainer first: then no module of this package is half imported when `_take_over` needs the class.
+            importlib.import_module("chainer")
+            return getattr(importlib.import_module(f"{__name__}.{_NEED_CHAINER[name]}"), name)
+        if name == "kernels":
+            return importlib.import_module(f"{__name__}.kernels")
+        advice = _advice_for(name)
+        if advice and sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            # `from rmsprop_graves import NAME` would replace an AttributeError by its own error, without the advice.
+            raise ImportError(f"cannot import name {name!r} from {__name__!r}: {advice}", name=__name__, path=__file__)
+        error = AttributeError(f"module {__name__!r} has no attribute {name!r}{f': {advice}' if advice else ''}")
+        if advice:
+            error.name = name  # keeps python from adding a guess of its own
+        raise error
+
+
+def _advice_for(name: str) -> str | None:
+    """Says what to write in place of a name that the package does not have; None if that is not known."""
+    if name in ("save_npz", "save_hdf5"):
+        return f"use chainer.serializers.{name}"
+    if name.startswith("_"):
+        return None
+    import difflib
+
+    public = {right.lower(): right for right in (*__all__, "kernels")}
+    close = difflib.get_close_matches(name.lower(), public, 1, 0.7)  # as close as RMSprop to RMSpropGraves
+    return f"its name is {public[close[0]]}" if close else None
 
 
 def __dir__() -> list[str]:
