@@ -320,8 +320,8 @@ class RMSpropGraves(GradientMethod):
             super().remove_hook(name)
         except KeyError:
             names = [*self._hookable._pre_update_hooks, *self._hookable._post_update_hooks]
-            found = f"the hooks are {', '.join(map(str, names))}" if names else "the optimizer has no hooks"
-            raise KeyError(f'hook "{name}" does not exist; {found}') from None
+            found = ", ".join(map(str, names)) or "none"
+            raise KeyError(f'hook "{name}" does not exist; existing hooks: {found}') from None
 
     def call_hook(self, hook: Any) -> None:
         """Calls a hook of the optimizer. Chainer's own elementwise hooks may be applied together with the step."""

@@ -52,10 +52,11 @@ def saved(**changes):
     numpy.savez("optimizer.npz", **{key: value for key, value in entries.items() if value is not None})
 
 
-def trainer():
+def trainer(shuffle=True):
     model = L.Classifier(L.Linear(3, 2))
     data = [(numpy.ones(3, "f"), numpy.int32(0))] * 2
-    updater = chainer.training.updaters.StandardUpdater(chainer.iterators.SerialIterator(data, 2), new(model))
+    iterator = chainer.iterators.SerialIterator(data, 2, shuffle=shuffle)
+    updater = chainer.training.updaters.StandardUpdater(iterator, new(model))
     return model, chainer.training.Trainer(updater, (1, "iteration"), out="result")
 """
 
@@ -70,6 +71,8 @@ PROGRAMS = {
     "UserWarning: momentum is 1": "rmsprop_graves.RMSpropGraves(momentum=1)",
     "TypeError: RMSpropGraves() got an unexpected": "rmsprop_graves.RMSpropGraves(learning_rate=0.1)",
     "UserWarning: learning_rate has no effect": "rmsprop_graves.RMSpropGraves().learning_rate = 0.1",
+    "UserWarning: weight_decay has no effect": "rmsprop_graves.RMSpropGraves().weight_decay = 1e-4",
+    "ImportError: cannot import name 'save_npz'": "from rmsprop_graves import save_npz",
     "AttributeError: 'NoneType' object has no attribute 'namedlinks'": """
         iterator = chainer.iterators.SerialIterator([], 2)
         updater = chainer.training.StandardUpdater(iterator, rmsprop_graves.RMSpropGraves())
@@ -84,6 +87,8 @@ PROGRAMS = {
     "UserWarning: all gradients are NaN": "new(L.Linear(3, 2)).update()",
     "UserWarning: the model has no parameters": "new(chainer.Chain()).update()",
     "Actual: float32 != float64": "L.Linear(3, 2)(x.astype('d'))",
+    "Actual: i != f": "L.Linear(3, 2)(x.astype('i'))",
+    "Actual: 5 != 3": "L.Linear(3, 2)(numpy.ones((4, 5), 'f'))",
     "RuntimeError: An Expr instance": "F.softmax_cross_entropy(x, numpy.zeros((4, 3), 'i'))",
     "RuntimeError: Tried to parse ChainerX": "chainer.get_device('gpu')",
     "KeyError: 'extensions/LogReport/_log": """
@@ -95,15 +100,31 @@ PROGRAMS = {
         warnings.simplefilter("ignore")
         load_npz("result/snapshot", other_trainer)
         """,
+    "KeyError: 'updater/iterator:main/_order": """
+        model, saved_trainer = trainer(shuffle=False)
+        saved_trainer.extend(extensions.snapshot(filename="snapshot"), trigger=(1, "iteration"))
+        saved_trainer.run()
+        load_npz("result/snapshot", trainer()[1])
+        """,
     "RuntimeError: Optimizer is not set up": "rmsprop_graves.RMSpropGraves().add_hook(print)",
     "TypeError: optimization target": "new(L.Linear)",
-    "KeyError: 'hook": """
+    "TypeError: hook function must be callable": "new(L.Linear(3, 2)).add_hook('WeightDecay')",
+    'KeyError: \'hook "WeightDecay" does not exist': """
+        optimizer = new(L.Linear(3, 2))
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4), name="decay")
+        optimizer.remove_hook("WeightDecay")
+        """,
+    'KeyError: \'hook "WeightDecay" already exists': """
         optimizer = new(L.Linear(3, 2))
         for _ in range(2):
             optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
         """,
     "TypeError: lossfun must be": "model, optimizer = trained(); optimizer.update(F.sum(model(x)))",
     "TypeError: lossfun must return": "trained()[1].update(lambda: None)",
+    "ValueError: The truth value of an array": """
+        model, optimizer = trained()
+        optimizer.update(model, x, numpy.zeros(4, "i"))
+        """,
     "ValueError: the loss must be a scalar": "model, optimizer = trained(); optimizer.update(model, x)",
     "RuntimeError: Cannot retrieve": "new(L.Linear(None, 2, nobias=True)).update()",
     "ValueError: parameter W: found a gradient": """

@@ -196,12 +196,12 @@ def test_the_error_of_removing_an_unknown_hook_names_the_hooks_that_exist():
     optimizer = hookable_optimizer()
     with pytest.raises(KeyError) as caught:
         optimizer.remove_hook("WeightDecay")
-    assert caught.value.args == ('hook "WeightDecay" does not exist; the optimizer has no hooks',)
+    assert caught.value.args == ('hook "WeightDecay" does not exist; existing hooks: none',)
     optimizer.add_hook(WeightDecay(0.1), name="decay", timing="post")
     optimizer.add_hook(Recorder("look", []))
     with pytest.raises(KeyError) as caught:
         optimizer.remove_hook("WeightDecay")
-    assert caught.value.args == ('hook "WeightDecay" does not exist; the hooks are look, decay',)
+    assert caught.value.args == ('hook "WeightDecay" does not exist; existing hooks: look, decay',)
 
 
 @pytest.mark.parametrize(
