@@ -51,27 +51,7 @@ if not TYPE_CHECKING:
             return getattr(importlib.import_module(f"{__name__}.{_NEED_CHAINER[name]}"), name)
         if name == "kernels":
             return importlib.import_module(f"{__name__}.kernels")
-        advice = _advice_for(name)
-        if advice and sys._getframe(1).f_code.co_name == "_handle_fromlist":
-            # `from rmsprop_graves import NAME` would replace an AttributeError by its own error, without the advice.
-            raise ImportError(f"cannot import name {name!r} from {__name__!r}: {advice}", name=__name__, path=__file__)
-        error = AttributeError(f"module {__name__!r} has no attribute {name!r}{f': {advice}' if advice else ''}")
-        if advice:
-            error.name = name  # keeps python from adding a guess of its own
-        raise error
-
-
-def _advice_for(name: str) -> str | None:
-    """Says what to write in place of a name that the package does not have; None if that is not known."""
-    if name in ("save_npz", "save_hdf5"):
-        return f"use chainer.serializers.{name}"
-    if name.startswith("_"):
-        return None
-    import difflib
-
-    public = {right.lower(): right for right in (*__all__, "kernels")}
-    close = difflib.get_close_matches(name.lower(), public, 1, 0.7)  # as close as RMSprop to RMSpropGraves
-    return f"its name is {public[close[0]]}" if close else None
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

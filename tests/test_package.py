@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pickle
-import pydoc
 import re
 import sys
-import traceback
 import typing
 from importlib import metadata
 from pathlib import Path
@@ -32,53 +30,6 @@ def test_the_public_names_are_the_documented_names():
     assert set(rmsprop_graves.__all__) <= set(dir(rmsprop_graves))
     with pytest.raises(AttributeError, match="module 'rmsprop_graves' has no attribute 'nothing'"):
         _ = rmsprop_graves.nothing
-
-
-WRONG_NAMES = {
-    "save_npz": "use chainer.serializers.save_npz",
-    "save_hdf5": "use chainer.serializers.save_hdf5",
-    "RMSPropGraves": "its name is RMSpropGraves",
-    "rmspropgraves": "its name is RMSpropGraves",
-    "RMSprop": "its name is RMSpropGraves",
-    "RMSpropGravesRules": "its name is RMSpropGravesRule",
-    "kernel": "its name is kernels",
-}
-
-
-@pytest.mark.parametrize(("name", "advice"), WRONG_NAMES.items())
-def test_the_errors_of_a_wrong_name_say_what_to_write(name, advice):
-    """Python adds no guess of its own, which for save_npz would be load_npz."""
-    with pytest.raises(AttributeError) as caught:
-        getattr(rmsprop_graves, name)
-    last_line = traceback.format_exception(type(caught.value), caught.value, None)[-1]
-    assert last_line == f"AttributeError: module 'rmsprop_graves' has no attribute {name!r}: {advice}\n"
-    with pytest.raises(ImportError) as caught:
-        exec(f"from rmsprop_graves import {name}")
-    last_line = traceback.format_exception(type(caught.value), caught.value, None)[-1]
-    assert last_line == f"ImportError: cannot import name {name!r} from 'rmsprop_graves': {advice}\n"
-    assert (caught.value.name, caught.value.path) == ("rmsprop_graves", rmsprop_graves.__file__)
-
-
-@pytest.mark.parametrize("name", [*WRONG_NAMES, "nothing", "__nothing__"])
-def test_a_wrong_name_is_missing_for_every_way_to_look_it_up(name):
-    """Programs probe modules and expect Python's errors."""
-    path = f"rmsprop_graves.{name}"
-    assert not hasattr(rmsprop_graves, name)
-    assert getattr(rmsprop_graves, name, "default") == "default"
-    assert name not in dir(rmsprop_graves)
-    assert importlib.util.find_spec(path) is None
-    assert pydoc.locate(path) is None
-    with pytest.raises(ModuleNotFoundError, match=f"^No module named '{path}'$"):
-        importlib.import_module(path)
-    with pytest.raises(AttributeError):
-        pickle.loads(f"crmsprop_graves\n{name}\n.".encode())
-
-
-def test_importing_another_missing_name_raises_pythons_error():
-    """Private modules, which are no attributes until they are imported, can be imported in the same statement."""
-    with pytest.raises(ImportError, match=r"^cannot import name 'nothing' from 'rmsprop_graves' \("):
-        exec("from rmsprop_graves import nothing")
-    run_python("from rmsprop_graves import _hyperparameter, kernels, RMSpropGraves")
 
 
 @pytest.mark.parametrize("name", rmsprop_graves.__all__)
