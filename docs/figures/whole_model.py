@@ -62,29 +62,33 @@ def draw(rows, spans):
         panel.text(0, row + 0.5, path, family="monospace", va="center")
         panel.text(28.5, row + 0.5, " \N{MULTIPLICATION SIGN} ".join(map(str, shape)), ha="right", va="center")
         if bounds is None:
-            panel.text(29.8, row + 0.5, "Chainer's path", va="center", color=style.RED)
+            panel.text(29.8, row + 0.5, "Chainer's path", va="center")
             continue
         for column, name in enumerate(ARRAYS):
             color = {"edgecolor": style.RED, "facecolor": "none"} if name == "grad" else {"color": SHADES[row % 2]}
             panel.add_patch(Rectangle((29.9 + 3.1 * column, row + 0.15), 2.3, 0.7, linewidth=1.5, **color))
-    notes = {
-        "filled: an address that the table keeps": "black",
-        "open: looked up at each update": style.RED,
-        "Chainer's path: its rule has a hook": style.RED,
-    }
-    for line, (note, color) in enumerate(notes.items()):
-        panel.text(0, len(rows) + 0.6 + 0.75 * line, note, va="center", color=color)
+    notes = (
+        "filled: an address that the table keeps",
+        "open: looked up at each update",
+        "Chainer's path: its rule has a hook",
+    )
+    for line, note in enumerate(notes):
+        panel.text(0, len(rows) + 0.6 + 0.75 * line, note, va="center")
 
     top = len(rows) + 3.6
     size = max(bounds[1] for *_, bounds in rows if bounds)
-    panel.text(0, top - 0.25, f"{size:,} elements in one loop")
-    for row, (_, _, bounds) in enumerate(rows):
+    panel.text(0, top - 0.25, f"{size:,} elements in one loop, to scale")
+    for row, (path, _, bounds) in enumerate(rows):
         if bounds:
             begin, end = (45 * bound / size for bound in bounds)
             panel.add_patch(Rectangle((begin, top), end - begin, 0.8, color=SHADES[row % 2], linewidth=0))
+            if end - begin > 20:  # wider than the path
+                panel.text((begin + end) / 2, top + 0.4, path, family="monospace", ha="center", va="center")
     for begin, end in spans:
         left, right = 45 * begin / size, 45 * end / size
-        panel.add_patch(Rectangle((left, top + 0.95), right - left, 0.75, edgecolor="0.3", facecolor="0.93"))
+        # The limits of the axes would cut the outer borders in half.
+        options = {"edgecolor": "0.3", "facecolor": "0.93", "clip_on": False}
+        panel.add_patch(Rectangle((left, top + 0.95), right - left, 0.75, **options))
         if right - left > 7:  # wider than the number
             panel.text((left + right) / 2, top + 1.33, f"{end - begin:,}", ha="center", va="center")
     panel.text(0, top + 2.3, "A free thread takes the next span.", va="center")
