@@ -31,6 +31,8 @@ OPTIONS = {
     "MomentumSGD": ["--optimizer", "momentum"],
     MISTAKE: ["--momentum", "0.95"],
 }
+# Its name in the legend. In two lines, it fits into a column.
+LABELS = {MISTAKE: f"RMSpropGraves,\n{MISTAKE}"}
 COLORS = {**style.COLORS, MISTAKE: style.BLACK}
 GAMES = ["breakout", "asterix", "space_invaders"]
 SEEDS = range(3)
@@ -176,7 +178,7 @@ def draw_optimizers(runs):
         if name != style.CHAINER:
             group = [run for run in runs if (run["game"], run["optimizer"]) == (GAMES[0], name)]
             until = [{"returns": [entry for entry in run["returns"] if entry[0] <= COMPARED]} for run in group]
-            _band(panel, until, name, color=COLORS[name], linewidth=3 if name == style.OURS else 2)
+            _band(panel, until, LABELS.get(name, name), color=COLORS[name], linewidth=3 if name == style.OURS else 2)
     _line_of_random_player(panel, runs, GAMES[0])
     panel.set(xlabel="thousands of frames", ylabel="return of the last 100 episodes", xlim=(0, None), ylim=(0, None))
     figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=2)
