@@ -24,6 +24,8 @@ STYLES = {
     "torch, best variant on the device": ("#D55E00", "^"),
     COPY: ("#999999", "|"),
 }
+# The names in the legend, where they differ from those in the results.
+NAMES = {OURS: "this package", PER_PARAMETER: "this package, per parameter"}
 
 
 def draw(results: dict[str, Any], folder: Path) -> Path:
@@ -36,7 +38,8 @@ def draw(results: dict[str, Any], folder: Path) -> Path:
         named = [(place, case, name) for place, case, name in named if name]
         if not named:
             continue
-        style = {"color": color, "marker": marker, "markersize": 7, "linestyle": "none", "label": label}
+        style = {"color": color, "marker": marker, "markersize": 7, "linestyle": "none"}
+        style["label"] = NAMES.get(label, label)
         left.plot([100 * median(shares(case, name)) for _, case, name in named], [row[0] for row in named], **style)
         wall = [1e6 * median(case["seconds"][name]["wall"]) for _, case, name in named]
         right.plot(wall, [row[0] for row in named], **style)

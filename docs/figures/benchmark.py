@@ -48,24 +48,22 @@ def shares_of_the_floor(results, library):
 
 def draw_floor(results):
     """Draws how close each library comes to the floor for each model."""
-    figure, (panel,) = style.panels(1, 5)
+    figure, (panel,) = style.panels(1, 6.4)
     names = [pictures.SHORT[case["model"]] for case in results["cases"]]
-    for place, (library, (color, marker)) in enumerate(pictures.STYLES.items()):
-        if library != "torch" and library not in results["threads"]:
-            continue  # the run left it out
+    # The run may have left some out.
+    libraries = [name for name in pictures.STYLES if name == "torch" or name in results["threads"]]
+    for library in libraries:
+        color, marker = pictures.STYLES[library]
         shares = shares_of_the_floor(results, library)
         print(f"{library}, % of the floor: {', '.join(f'{name} {share:.3g}' for name, share in zip(names, shares))}")
-        options = {"color": color, "marker": marker, "linestyle": "none", "markersize": 7}
-        # One below the other, so that none hides another.
-        rows = [row + 0.13 * (place - (len(pictures.STYLES) - 1) / 2) for row in range(len(names))]
-        panel.plot(shares, rows, label=library, clip_on=False, **options)
-    panel.axvline(100, color="0.5")
+        options = {"color": color, "marker": marker, "linestyle": "none", "markersize": 5.5}
+        rows = [row + pictures.offset(library, libraries) for row in range(len(names))]
+        panel.plot(shares, rows, label=pictures.NAMES.get(library, library), **options)
     panel.set_yticks(range(len(names)), names)
     panel.grid(axis="y", visible=False)
-    for row in range(0, len(names), 2):
-        panel.axhspan(row - 0.5, row + 0.5, color="0.96", zorder=0)
-    panel.set(ylim=(len(names) - 0.5, -0.5), xlabel="% of the floor's bandwidth")
-    panel.set_xlim(left=0)
+    pictures.finish_rows(panel, len(names))
+    panel.set(xlabel="% of the floor's bandwidth")
+    panel.set_xlim(left=-3)  # room for a mark at 0
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

@@ -184,7 +184,10 @@ def test_the_diagram_shows_the_parameters_that_are_stepped_together(script, save
 
 
 def test_the_share_of_the_floor_agrees_with_the_benchmarks_readme(script, save):
-    """The README has the share in the last column of the processor's first table. The picture cuts no mark off."""
+    """The README has the share in the last column of the processor's first table.
+
+    The picture cuts no mark off, and no mark of a row is at the height of another.
+    """
     benchmark = script("benchmark")
     readme = (FIGURES.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
     results = benchmark.read()
@@ -199,6 +202,10 @@ def test_the_share_of_the_floor_agrees_with_the_benchmarks_readme(script, save):
     left, right = panel.get_xlim()
     marks = [line.get_xdata() for line in panel.lines if len(line.get_xdata()) == len(rows)]
     assert len(marks) == len(benchmark.pictures.STYLES)
+    heights = [line.get_ydata() for line in panel.lines if len(line.get_xdata()) == len(rows)]
+    assert numpy.diff(numpy.sort(numpy.ravel(heights))).min() > 0.1
+    _, labels = panel.get_legend_handles_labels()
+    assert labels[:2] == ["this package, Numba", "this package, NumPy"]
     assert left <= numpy.min(marks)
     assert numpy.max(marks) < right
     save(floor)
