@@ -65,7 +65,8 @@ class Hyperparameter(_ChainerHyperparameter):
     """Chainer's hyperparameter set, which checks lr, alpha, momentum and eps when they are assigned.
 
     Each must be a finite real number; alpha, momentum and eps must be >= 0. A list, tuple or array of one element is
-    replaced by that number. Only a zero-dimensional array is kept, and every update checks its current value.
+    replaced by that number, and any other number is kept as the same object. Every update checks the current number of
+    a zero-dimensional array.
 
     Raises:
         TypeError: The value is not one real number.
