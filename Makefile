@@ -80,7 +80,7 @@ docs: $(VENV)/docs,numba
 docs-test: $(VENV)/browser,docs,examples,mpi,numba,oracle,test
 	$(BIN)/pytest -p no:xdist tests/docs/test_docs.py tests/docs/test_site.py
 
-# Builds and checks the files to upload. Then runs the tests of the source distribution in a new environment, to find
+# Builds and checks the files to upload. Then runs tests of the source distribution in a new environment, to find
 # missing files. It installs no optional extras, because `make test` covers them.
 dist: $(VENV)/dist
 	rm -rf dist
@@ -88,7 +88,7 @@ dist: $(VENV)/dist
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	mkdir dist/unpacked
 	tar -xzf dist/*.tar.gz -C dist/unpacked --strip-components=1
-	$(MAKE) -C dist/unpacked test OPTIONAL= PYTEST='$(PYTEST) --ignore=tests/gpu --ignore=tests/kernels --ignore=tests/plan --ignore=tests/test_lives.py'
+	$(MAKE) -C dist/unpacked test OPTIONAL= PYTEST='$(PYTEST) --ignore=tests/gpu --ignore=tests/kernels --ignore=tests/optimizer --ignore=tests/plan --ignore=tests/test_lives.py'
 
 # Draws the pictures in docs/images. Each script makes its own runs; benchmark.py draws the last `make bench`.
 FIGURES := $(filter-out style,$(basename $(notdir $(wildcard docs/figures/*.py))))
