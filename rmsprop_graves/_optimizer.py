@@ -154,8 +154,8 @@ class RMSpropGraves(GradientMethod):
         def __setattr__(self, name, value):
             """Sets an attribute. Warns if its name is another library's or misspelled, so that it has no effect."""
             # A subclass may use any name.
-            if type(self) is RMSpropGraves and _advice_for_setting(name):
-                warn_of_no_effect(name, _advice_for_setting(name))
+            if type(self) is RMSpropGraves and (advice := _advice_for_setting(name)):
+                warn_of_no_effect(name, advice)
             super().__setattr__(name, value)
 
         def __getattr__(self, name):
